@@ -97,7 +97,7 @@ def test_the_help_of_ablate_describes_options_and_exit_codes(umie):
     for option in ("--plan", "--calibrate", "--seeds", "--only", "--only-failed", "--limit", "--data-root", "--output"):
         assert option in out
     words = " ".join(out.split())
-    assert "Run an ablation grid and write its table and figure" in words
+    assert "Run an ablation grid and write its report, table and figure" in words
     assert "Exit code: 0 all chosen cells have results, 1 a cell crashed" in words
 
 
@@ -141,8 +141,13 @@ def test_data_synthetic_media_writes_records_and_says_what_partial_sight_can_rea
         assert [record.combination for record in records] == ["T+I", "A+V"] * (size // 2)
         assert all(record.path(medium).is_file() for record in records for medium in record.media)
         assert f"{split}: {size} records in" in shown
-    assert "best F1 of MNER in T+I by what is seen: T 0.551 / 0.551" in shown
-    assert "best F1 of MED in A+V by what is seen: nothing 0.400 / 0.118, A 1.000 / 1.000, V 0.400 / 0.118" in shown
+    assert "best F1 of MNER in T+I, of types / with places, seeing: T 0.551 / 0.551" in shown
+    assert (
+        "best F1 of MED in A+V, of types / with places, seeing: nothing 0.400 / 0.118, A 1.000 / 1.000, V 0.400 / 0.118"
+        in shown
+    )
+    code, _, err = umie("data", "synthetic-media", folder, *sizes)
+    assert (code, f"{folder / 'train.jsonl'} exists: use another directory, or --overwrite" in err) == (2, True)
     code, _, err = umie("data", "synthetic-media", folder, "--combination", "T+X")
     assert (code, err.count("\n")) == (2, 1)
     assert "a combination is 'T+X'" in err

@@ -56,7 +56,7 @@ def test_chosen_cells_run_and_the_others_later(ablate, tmp_path):
     assert code == 0
     assert ran(output) == [("text_only", 0)]
     assert "running 1 of 4 cells\n" in err
-    assert "umie: 3 of 4 cells did not run yet; run the grid again to go on\n" in err
+    assert "umie: 3 of 4 cells did not run: they were not chosen; run the grid without --only, --only-failed and" in err
     assert "## Not run yet (3; run the grid again to go on)\n\n- gated, seed 0: not run\n" in out
     assert "crash" not in (out + err).casefold()
     assert {cell.seed for cell in read_grid_file(output).cells} == {0, 1}

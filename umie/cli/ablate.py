@@ -140,6 +140,7 @@ def ablate(
 
 def _finish(run: GridRun, output: Path, display: GridDisplay, selection: Selection) -> None:
     """Write and print the report of a grid, and what is left to do; exit with code 1 if a chosen cell crashed."""
+    from umie.experiments.grid_run import Selection
     from umie.reports.grid import FILES, write_report
 
     if not display.num_started:
@@ -149,7 +150,10 @@ def _finish(run: GridRun, output: Path, display: GridDisplay, selection: Selecti
     show_page(write_report(run, output))
     print_line(f"\nWritten: {', '.join(str(path) for name in FILES if (path := output / name).exists())}")
     if run.missing:
-        print_note(f"umie: {len(run.missing)} of {len(run.cells)} cells did not run yet; run the grid again to go on")
+        what = "did not run yet; run the grid again to go on"
+        if selection != Selection():
+            what = "did not run: they were not chosen; run the grid without --only, --only-failed and --limit"
+        print_note(f"umie: {len(run.missing)} of {len(run.cells)} cells {what}")
     if run.crashed:
         print_note(f"umie: {len(run.crashed)} of {len(run.cells)} cells crashed; see {output / 'report.html'}", "red")
     if any(cell.hash in run.chosen for cell in run.crashed):

@@ -189,6 +189,9 @@ def validate(
         raise typer.Exit(2)
 
 
+Redraw = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier data set in the directory.")]
+
+
 def synthetic(
     folder: Annotated[Path, typer.Argument(help="Directory for train.jsonl, dev.jsonl, test.jsonl and images.")],
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
@@ -196,6 +199,7 @@ def synthetic(
     dev: Annotated[int, typer.Option(help="Number of dev records.")] = 300,
     test: Annotated[int, typer.Option(help="Number of test records.")] = 900,
     image_share: Annotated[float, typer.Option(help="Share of records that require the image.")] = 0.62,
+    overwrite: Redraw = False,
 ) -> None:
     """Generate the embedded data set as JSONL with PNG images.
 
@@ -207,6 +211,7 @@ def synthetic(
     from umie.data.synthetic import SyntheticConfig, ceilings, write_synthetic
 
     config = SyntheticConfig(seed=seed, train=train, dev=dev, test=test, image_share=image_share)
+    _check_new(folder, overwrite)
     for name, path in write_synthetic(folder, config).items():
         print_line(f"{name}: {getattr(config, name)} records in {path}")
     shown = ", ".join(f"{task.upper()} {ceiling:.3f}" for task, ceiling in ceilings(config).items())
@@ -226,6 +231,7 @@ def synthetic_media(
     combination: Annotated[
         list[str] | None, typer.Option(help="T text, I image, A sound, V video, e.g. T+I; by default, all nine.")
     ] = None,
+    overwrite: Redraw = False,
 ) -> None:
     """Generate the embedded media set: records with images, sounds and clips, and places in them.
 
@@ -245,6 +251,7 @@ def synthetic_media(
         first_share=first_share,
         combinations=tuple(combination or COMBINATIONS),
     )
+    _check_new(folder, overwrite)
     for name, path in write_synthetic_media(folder, config).items():
         print_line(f"{name}: {sum(config.sizes(name).values())} records in {path}")
     for name, tasks in ceilings(config).items():
@@ -254,7 +261,16 @@ def synthetic_media(
                 for seen, best in known.items()
                 if seen != name
             )
-            print_line(f"best F1 of {task.upper()} in {name} by what is seen: {', '.join(blind)}")
+            print_line(f"best F1 of {task.upper()} in {name}, of types / with places, seeing: {', '.join(blind)}")
+
+
+def _check_new(folder: Path, overwrite: bool) -> None:
+    """Raise UmieError if a data set was drawn into a directory before, unless it is to be replaced."""
+    from umie.types import SPLITS
+
+    earlier = [path for split in SPLITS if (path := folder / f"{split}.jsonl").exists()]
+    if earlier and not overwrite:
+        raise UmieError(f"{earlier[0]} exists: use another directory, or --overwrite to draw all splits again")
 
 
 app = typer.Typer(help="Work with data sets: convert, check, count, inspect, compare.", no_args_is_help=True)

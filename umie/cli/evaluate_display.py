@@ -133,6 +133,9 @@ def print_files(scores: FileScores, *, with_labels: bool) -> None:
     if files.other is not None:
         print_comparison(report, files.predictions, files.other)
     for released in report.released:
+        if not released.perfect_found:
+            print_line(f"released {released.task}: does not apply: the published scorer reads none of the items")
+            continue
         reasons = ", ".join(f"{count} {reason}" for reason, count in released.dropped.items())
         print_line(
             f"released {released.task}: F1 {decimal(released.f1)}, P {decimal(released.precision)}, "

@@ -48,13 +48,20 @@ def view(
     output = file.with_suffix(".html") if output is None else output
     check_distinct([file, output])
     source = source_of(file, format_name, images, regions, format_option)
+    total = 0
     with counting(f"reading {file.name}") as count:
+
+        def read() -> None:
+            nonlocal total
+            total += 1
+            count()
+
         if ids:
             drawn = [one for one in _numbered(source) if one[1].id in ids]
             if missing := set(ids) - {str(record.id) for _, record, _ in drawn}:
                 raise UmieError(f"{file}: no record has the id {shown(min(missing))}")
         else:
-            drawn = draw_some(_numbered(source), number, seed, progress=count)
+            drawn = draw_some(_numbered(source), number, seed, progress=read)
     if not drawn:
         raise UmieError(f"{file}: contains no records")
 
@@ -64,10 +71,13 @@ def view(
                 count()
                 yield source.place(place), record, line
 
-    unreadable = write_page(named(), output, f"{file.name}: {len(drawn):,} records")
+    sample = f" of {total:,} records, a random sample" if total > len(drawn) else " records"
+    unreadable = write_page(named(), output, f"{file.name}: {len(drawn):,}{sample}")
     if unreadable:
         files = "1 file cannot" if unreadable == 1 else f"{unreadable:,} files cannot"
         print_note(f"note: {files} be read; the page says why", "yellow")
+    if total > len(drawn):
+        print_line(f"{len(drawn):,}{sample}; --number {total} shows all")
     print_line(f"Written: {output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -20,7 +20,8 @@ def read_run(path, settings=(), *, read_files=True):
     ("changes", "expected"),
     [
         ({"fusoin": "gated"}, r"Unknown key 'fusoin'. Did you mean 'fusion'\?"),
-        ({"seeds": [0, 1]}, "Unknown key 'seeds'. Did you mean 'seed'"),
+        ({"seeds": [0, 1]}, "seeds: a key of grids, and a run trains one variant: remove it, or use umie ablate"),
+        ({"question": "Why?"}, "question: a key of grids"),
         ({"seed": [0, 1]}, r"seed is \[0, 1\]: use one whole number"),
         ({"seed": -1}, "seeds is -1|seeds is"),
         ({"fusion": ["gated", "concat"]}, "a run trains one variant: choose one fusion"),

@@ -234,6 +234,9 @@ def read_run(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
     path = Path(path)
     values = _read(path, settings, "config", "data, tasks, fusion, training, checkpoints")
     try:
+        of_grids = {"seeds", ZIP, EXCLUDE, *GRID_KEYS} - set(RunConfig.model_fields)
+        if found := [key for key in values if key in of_grids]:
+            raise UmieError(f"{found[0]}: a key of grids, and a run trains one variant: remove it, or use umie ablate")
         check_keys("key", values, RunConfig.model_fields)
         given = {slot: options_of_slot(slot, values.get(slot)) for slot in SLOTS}
         varied = [slot for slot, options in given.items() if len(options) > 1]

@@ -20,6 +20,7 @@ _PACKAGE = Path(umie.__file__).parent
 _EXAMPLES = next(
     (folder for folder in (_PACKAGE / "examples", _PACKAGE.parent / "examples") if folder.is_dir()), _PACKAGE
 )
+_ABOUT = {".jsonl": "records", ".gz": "finished cells of a grid, for umie grid merge"}
 _SCHEMAS = re.compile(r"(?<=\$schema=)(\.\./)+umie/experiments/schemas/")
 
 
@@ -38,21 +39,26 @@ def example(
     files = {
         file.relative_to(_EXAMPLES).as_posix(): file
         for file in sorted(_EXAMPLES.rglob("*"))
-        if file.suffix in (".yaml", ".py", ".jsonl")
+        if file.suffix in (".yaml", ".py", ".jsonl", ".gz")
     }
     check_keys("example", names or (), files)
     for name in names or ():
         if (output / name).exists():
             raise UmieError(f"{output / name} exists: remove it, or write to another directory with --output")
     for name in names or ():
-        text = _SCHEMAS.sub(f"{_PACKAGE}/experiments/schemas/", files[name].read_text(encoding="utf-8"))
-        with atomic_write(output / name) as stream:
-            stream.write(text)
+        content = files[name].read_bytes()
+        if files[name].suffix != ".gz":
+            content = _SCHEMAS.sub(f"{_PACKAGE}/experiments/schemas/", content.decode()).encode()
+        with atomic_write(output / name, "wb") as stream:
+            stream.write(content)
         print_line(f"wrote {output / name}")
     if not names:
         table = Table("file", "description")
         for name, file in files.items():
+            if file.suffix in _ABOUT:
+                table.add_row(name, _ABOUT[file.suffix])
+                continue
             comment = re.split(r"\n(?=# yaml-|[^#])", file.read_text(encoding="utf-8"))[0]
             summary = re.split(r"\. |: umie ", " ".join(line.strip('#" ') for line in comment.splitlines()))[0]
-            table.add_row(name, "records" if file.suffix == ".jsonl" else escape(summary.rstrip(".:")))
+            table.add_row(name, escape(summary.rstrip(".:")))
         out.print(table)

@@ -18,6 +18,7 @@ from umie.data.media_contents import (
     PAIR_SIGNS,
     VERBS,
 )
+from umie.data.sounds import save_sound
 from umie.data.synthetic_media import (
     COMBINATIONS,
     SyntheticMediaConfig,
@@ -26,7 +27,7 @@ from umie.data.synthetic_media import (
     write_synthetic_media,
 )
 from umie.errors import UmieError
-from umie.media import open_clip, open_sound
+from umie.media import Sound, open_clip, open_sound
 from umie.records import NO_RELATION, read_jsonl
 from umie.records.places import MEDIA
 from umie.types import SPLITS
@@ -406,3 +407,8 @@ def test_names_of_combinations_in_any_order():
 def test_bad_options(options, message):
     with pytest.raises(UmieError, match=message):
         SyntheticMediaConfig(**options)
+
+
+def test_the_loudest_samples_are_written_as_such(tmp_path):
+    save_sound(Sound(np.array([1, -1, 0.5], dtype=np.float32), 8000), tmp_path / "a.wav")
+    assert open_sound(tmp_path / "a.wav").samples.tolist() == [32767 / 32768, -1, 0.5]

@@ -220,7 +220,7 @@ def test_random_answers(kind):
 def test_a_report_has_them_unless_no_place_was_asked_for():
     answers = [Prediction(answered(("person", ANN_LEE, [1]), *ALL[1:]))]
     report = score_predictions([GOLD], answers, tasks=["mner"])
-    assert [line.name for line in dict(report.grounding_lines())["mner"]][:2] == ["I-Seg", "I-Seg, by item"]
+    assert [line.name for line in report.grounding_lines["mner"]][:2] == ["I-Seg", "I-Seg, by item"]
     assert to_json(report)["groundings"]["mner"][0]["value"] == 0.5
     without = [Prediction(answered(*((kind, span, []) for kind, span, _ in ALL)))]
     assert not score_predictions([GOLD], without, tasks=["mner"], main={"mner": None}).groundings

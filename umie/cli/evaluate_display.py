@@ -62,7 +62,7 @@ def print_scores(report: Report) -> None:
         score, edges = decimal(line.score.f1), decimal_interval(line.interval)
         groups.append((*_group(line), score, edges, *_numbers(line.score)))
     _combinations(("F1", "95% interval", "P", "R", "pred", "gold"), groups)
-    for task, found in report.grounding_lines():
+    for task, found in report.grounding_lines.items():
         title = escape(f"{task}, groundings: the places that show items; docs/scores.md defines the lines")
         table = number_table("", "value", "95% interval", "count", "out of", no_wrap=True, title=title, **_LOOK)
         for one in found:

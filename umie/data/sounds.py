@@ -6,7 +6,7 @@ import random
 import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -51,11 +51,18 @@ def draw_sound(rng: random.Random, timbres: Sequence[str]) -> tuple[Sound, list[
 
 def save_sound(sound: Sound, path: Path) -> None:
     """Write a sound as a WAV file of 16 bits."""
-    with atomic_write(path, "wb") as target, wave.open(target, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(sound.rate)
-        file.writeframes(np.round(sound.samples * _SCALE).astype("<i2").tobytes())
+    with atomic_write(path, "wb") as file:
+        write_wav(sound, file)
+
+
+def write_wav(sound: Sound, file: IO[bytes]) -> None:
+    """Write a sound as WAV of 16 bits into an open file."""
+    with wave.open(file, "wb") as target:
+        target.setnchannels(1)
+        target.setsampwidth(2)
+        target.setframerate(sound.rate)
+        whole = np.minimum(np.round(sound.samples * _SCALE), _SCALE - 1)  # 1 has no number of 16 bits
+        target.writeframes(whole.astype("<i2").tobytes())
 
 
 def _waves(times: Samples, pitches: Any, amplitudes: Any) -> Samples:

@@ -111,8 +111,7 @@ def _of_decoding(result: DecodingResult, figures: Mapping[str, str], suffix: str
             for line in lines
         ]
         yield markdown_table(columns, rows)
-    groundings = dict(result.report.grounding_lines())
-    if groundings:
+    if groundings := result.report.grounding_lines:
         yield f"## Groundings{suffix}"
     for task, found in groundings.items():
         shown = [

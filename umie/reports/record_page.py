@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import wave
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -172,7 +171,12 @@ def _place(name: str, place: Any, shown: Mapping[str, list[Item]]) -> dict[str, 
     owners = shown.get(name, [])
     label = f"{name} {place.label}" if place.label else name
     about = "; ".join([described(place), *(item.title for item in owners)])
-    return {"name": label, "about": about, "items": owners, "color": owners[0].color if owners else "#868e96"}
+    return {"name": label, "about": about, "items": owners, "color": _color(owners)}
+
+
+def _color(owners: Sequence[Item]) -> str:
+    """Return the color of a place: that of its first item, or gray."""
+    return owners[0].color if owners else "#868e96"
 
 
 def _image(source: Any, places: _Named, shown: Mapping[str, list[Item]]) -> dict[str, Any]:
@@ -187,11 +191,8 @@ def _video(source: Any, places: _Named, shown: Mapping[str, list[Item]]) -> dict
 
     clip = open_clip(source, MAX_READ)
     total = len(clip.times)
-    chosen = (
-        set(range(total))
-        if total <= NUM_FRAMES
-        else {(2 * n + 1) * total // (2 * NUM_FRAMES) for n in range(NUM_FRAMES)}
-    )
+    num_even = min(total, NUM_FRAMES)
+    chosen = {(2 * number + 1) * total // (2 * num_even) for number in range(num_even)}
     hidden = []
     for name, track in places:
         visible = [number for number, time in enumerate(clip.times) if track.box_at(time) is not None]
@@ -237,7 +238,7 @@ def _mask(region: Region, owners: Sequence[Item]) -> str | None:
     assert region.mask is not None
     step = -(-max(region.mask.size) // IMAGE_SIDES[1])  # it can have 100 megapixels
     inside = Image.fromarray(region.mask.pixels()[::step, ::step])
-    layer = Image.new("RGBA", inside.size, owners[0].color if owners else "#868e96")
+    layer = Image.new("RGBA", inside.size, _color(owners))
     layer.putalpha(inside.convert("L").point(lambda value: 110 if value else 0))
     return _encoded(layer, "PNG")
 
@@ -281,12 +282,10 @@ def _sound(source: Any, places: _Named, shown: Mapping[str, list[Item]], budget:
 
 
 def _wav(sound: Sound) -> str:
+    from umie.data.sounds import write_wav
+
     buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(sound.rate)
-        file.writeframes((sound.samples * 32767).astype("<i2").tobytes())
+    write_wav(sound, buffer)
     return f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

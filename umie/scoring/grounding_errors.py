@@ -184,14 +184,14 @@ class Groundings:
             counts = [Counter(own.verdict for own in getattr(one, side)) for one in self.found]
             for name, said in verdicts.items():
                 rows.append((name, f"{side} groundings: {said}", [(own[name], own.total()) for own in counts]))
+        table = np.array([pairs for _, _, pairs in rows], dtype=np.float64).transpose(1, 0, 2)  # [records, rows, 2]
+        sums = bootstrap_sums(table, resamples, seed)
         lines = []
-        for name, said, pairs in rows:
-            table = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-            total, out_of = table.sum(axis=0).tolist()
+        for row, (name, said, _) in enumerate(rows):
+            total, out_of = table[:, row].sum(axis=0).tolist()
             if out_of:
-                sums = bootstrap_sums(table, resamples, seed)
                 with np.errstate(invalid="ignore"):
-                    edges = interval(sums[:, 0] / sums[:, 1])  # NaN in a resample without groundings
+                    edges = interval(sums[:, row, 0] / sums[:, row, 1])  # NaN in a resample without groundings
                 lines.append(GroundingLine(name, said, total / out_of, edges, total, int(out_of)))
         return lines
 

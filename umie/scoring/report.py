@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from umie.errors import UmieError
@@ -59,11 +60,11 @@ class Report:
     left_out: dict[str, str] = field(default_factory=dict)  # why a task, or ``released`` of a task, is missing
     groundings: dict[str, Groundings] = field(default_factory=dict)  # of tasks whose items places show
 
-    def grounding_lines(self) -> Iterator[tuple[str, list[GroundingLine]]]:
-        """Yield each task whose items places show, and the lines of its table."""
-        for task, found in self.groundings.items():
-            if lines := found.lines(self.resamples, self.seed):
-                yield task, lines
+    @cached_property
+    def grounding_lines(self) -> dict[str, list[GroundingLine]]:
+        """The lines of the table of groundings, by task whose items places show."""
+        lines = {task: found.lines(self.resamples, self.seed) for task, found in self.groundings.items()}
+        return {task: own for task, own in lines.items() if own}
 
     def parts(self) -> Iterator[tuple[str, str, list[Line]]]:
         """Yield the task, modality and lines of each table; macro averages only of the main measures."""
@@ -140,7 +141,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "measures": [line(item) for item in report.lines],
         "groundings": {
             task: [{**item._asdict(), "interval": list(item.interval)} for item in lines]
-            for task, lines in report.grounding_lines()
+            for task, lines in report.grounding_lines.items()
         },
         "released": [{**vars(item), "dropped_share": item.dropped_share} for item in report.released],
         "left_out": report.left_out,

@@ -169,7 +169,7 @@ def test_an_invalid_rule_is_an_error_that_names_file_key_value_and_choices(grid,
 def test_a_run_has_no_rules(tmp_path):
     path = tmp_path / "run.yaml"
     for keys, expected in (
-        ({"zip": ["decoder", "training"]}, "Unknown key 'zip'"),
+        ({"zip": ["decoder", "training"]}, "zip: a key of grids, and a run trains one variant: remove it"),
         ({"training": {"when": {"fusion": "gated"}}}, "training.when: a run trains one variant: remove 'when'"),
     ):
         path.write_text(json.dumps(BASE | keys))

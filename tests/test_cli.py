@@ -98,7 +98,7 @@ def test_the_help_of_ablate_describes_options_and_exit_codes(umie):
         assert option in out
     words = " ".join(out.split())
     assert "Run an ablation grid and write its report, table and figure" in words
-    assert "Exit code: 0 all chosen cells have results, 1 a cell crashed" in words
+    assert "Exit code: 0 all chosen cells have results, 1 a cell failed" in words
 
 
 def test_the_version_is_that_of_the_library(umie):

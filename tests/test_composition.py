@@ -189,7 +189,10 @@ def test_a_checkpoint_directory_as_decoder(variant, aligned, tmp_path, embedded_
         ({"fusion": "gatd"}, "Unknown fusion 'gatd'. Did you mean 'gated'? Choices: {fusion}."),
         ({"fusion": "zzz"}, "Unknown fusion 'zzz'. Choices: {fusion}."),
         ({"encoder": "tinny"}, "Unknown encoder 'tinny'. Did you mean 'tiny'? Choices: {encoder}."),
-        ({"encoder": {"crop_size": 3}}, "Unknown encoder ''. Choices: {encoder}."),
+        (
+            {"encoder": {"crop_size": 3}},
+            "the encoder {{'crop_size': 3}} has no name: add 'name', one of {encoder}, next to its options",
+        ),
         ({"decoder": {"name": "t6"}}, "Unknown decoder 't6'. Choices: {decoder}."),
         (
             {"fusion": {"name": "gated", "gat": 0.05}},
@@ -239,6 +242,18 @@ def test_the_choices_are_the_built_in_parts():
 def test_an_unknown_processor_option_is_reported(tokenizer):
     with pytest.raises((UmieError, TypeError), match="max_tokens"):
         compose(tokenizer=tokenizer, max_tokens=3)
+
+
+def test_arguments_are_suggested(tokenizer):
+    with pytest.raises(UmieError, match="Unknown argument of compose: 'encoders'. Did you mean 'encoder'"):
+        compose(tokenizer=tokenizer, encoders="tiny")
+
+
+def test_tasks_may_be_names(tokenizer):
+    _, processor = compose(tokenizer=tokenizer, tasks=["mner", "mre"])
+    assert processor.task_options == {"mner": {}, "mre": {}}
+    with pytest.raises(UmieError, match="pass the options of each task"):
+        compose(tokenizer=tokenizer, tasks=[{}])
 
 
 def test_an_unknown_task_is_reported(tokenizer):

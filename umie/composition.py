@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import inspect
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -42,7 +42,7 @@ def compose(
     decoder: Part = "tiny",
     *,
     visual_embedding: Mapping[str, Any] | nn.Module | None = None,
-    tasks: Mapping[str, Mapping[str, Any]] | None = None,
+    tasks: Mapping[str, Mapping[str, Any]] | Sequence[str] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     video_encoder: Part | None = None,
     audio_encoder: Part | None = None,
@@ -56,7 +56,7 @@ def compose(
         fusion: same forms as ``encoder``. Names and mappings take their widths from the decoder.
         decoder: same forms as ``encoder``, or a preset, checkpoint directory or hub name for ``t5``.
         visual_embedding: options of the visual embedding, or a module.
-        tasks: the options of each task, e.g. ``{"mner": {"labels": ("person", "place")}}``.
+        tasks: the options of each task, e.g. ``{"mner": {"labels": ("person", "place")}}``, or only their names.
         tokenizer: the decoder's tokenizer. By default, that of the checkpoint; for a preset, a byte-level tokenizer
             trained on the embedded data set.
         video_encoder: same forms as ``encoder``; None for a variant that does not use video.
@@ -71,8 +71,10 @@ def compose(
         UmieError: a name or option is unknown, a checkpoint cannot be read, or a module does not implement the
             contract of its slot.
     """
-    check_keys("argument of compose:", processor_options, PROCESSOR_OPTIONS)
-    _check_arguments(tasks, tokenizer, visual_embedding, processor_options)
+    others = [name for name in inspect.signature(compose).parameters if name != "processor_options"]
+    check_keys("argument of compose:", processor_options, (*PROCESSOR_OPTIONS, *others))
+    task_options = _task_options(tasks)
+    _check_arguments(tokenizer, visual_embedding, processor_options)
     media = {"video_encoder": video_encoder, "audio_encoder": audio_encoder}
     given: dict[str, Any] = {"encoder": encoder, "fusion": fusion, "decoder": decoder}
     given |= {slot: part for slot, part in media.items() if part is not None}
@@ -82,7 +84,7 @@ def compose(
     source = modules.get("decoder")
     if tokenizer is None:
         tokenizer = default_tokenizer(parts["decoder"] if source is None else _source_of(source))
-    tokenizer = with_markers(tokenizer, tasks or {})
+    tokenizer = with_markers(tokenizer, task_options)
     decoder_class: Any = decoders.registry.get(parts["decoder"]["name"])
     if source is None and hasattr(decoder_class, "fit_tokenizer"):
         parts["decoder"] = decoder_class.fit_tokenizer(parts["decoder"], tokenizer)
@@ -109,7 +111,7 @@ def compose(
         processor_options["candidates"] = dataclasses.asdict(candidates)
     if model.decoder.prompt is not None:
         processor_options["prompt"] = model.decoder.prompt
-    processor = UmieProcessor(tokenizer, task_options=tasks, **encoder_options, **processor_options)
+    processor = UmieProcessor(tokenizer, task_options=task_options or None, **encoder_options, **processor_options)
     if candidates is None:
         _warn_of_labels(processor)
         slots = getattr(getattr(model.visual_embedding, "config", None), "num_slot_embeddings", None)
@@ -154,11 +156,19 @@ def unnamed_places(tasks: Iterable[Task[Any]], media: Collection[Medium]) -> str
     )
 
 
-def _check_arguments(tasks: Any, tokenizer: Any, visual_embedding: Any, processor_options: Mapping[str, Any]) -> None:
-    example = "pass the options of each task, such as {'mner': {'labels': ['person', 'place']}}, or {'mner': {}}"
+def _task_options(tasks: Any) -> dict[str, Mapping[str, Any]]:
+    """Return the options of each given task; raise UmieError if they are neither a mapping nor names."""
+    if isinstance(tasks, list | tuple) and all(isinstance(name, str) for name in tasks):
+        return {name: {} for name in tasks}
+    example = "pass the options of each task, such as {'mner': {'labels': ['person', 'place']}}, or names: ['mner']"
     check_kind("tasks", tasks, Mapping | None, example)
-    for name, options in (tasks or {}).items():
+    given: dict[str, Any] = dict(tasks or {})
+    for name, options in given.items():
         check_kind(f"tasks[{name!r}]", options, Mapping, example)
+    return given
+
+
+def _check_arguments(tokenizer: Any, visual_embedding: Any, processor_options: Mapping[str, Any]) -> None:
     check_kind("tokenizer", tokenizer, PreTrainedTokenizerBase | None, "pass a tokenizer of transformers")
     kinds = (Mapping, nn.Module, type(None))
     check_kind("visual_embedding", visual_embedding, kinds, "pass options as a mapping, or a module")
@@ -228,6 +238,9 @@ def resolve_parts(
             default_source = getattr(decoders.registry.get(options["name"]), "default_source", None)
             if default_source is not None:
                 options = {"source": default_source, **options}
+        elif "name" not in options:
+            known = ", ".join(registry.names())
+            raise UmieError(f"the {slot} {options} has no name: add 'name', one of {known}, next to its options")
         registry.check(options.get("name", ""), {key: value for key, value in options.items() if key != "name"})
         if slot in ENCODER_SLOTS.values():
             check_medium(slot, registry.get(options["name"]))

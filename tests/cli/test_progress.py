@@ -94,8 +94,8 @@ def test_a_grid_prints_a_line_per_minute_without_a_terminal(console, monkeypatch
     assert stream.getvalue().splitlines() == [
         "running 4 of 5 cells",
         "1 of 5 cells have results, running gated, seed 0 (train 60%); concat, seed 0 (loading)",
-        "concat, seed 0: crashed: no luck",
-        "2 of 5 cells have results, 1 crashed, about 0:01:05 left",
+        "concat, seed 0: failed: no luck",
+        "2 of 5 cells have results, 1 failed, about 0:01:05 left",
     ]
 
 

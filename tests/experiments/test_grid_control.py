@@ -71,13 +71,22 @@ def test_chosen_cells_run_and_the_others_later(ablate, tmp_path):
     assert "umie: all chosen cells already had results; none was run\n" in err
 
 
+def test_results_of_other_settings_are_kept_and_mentioned(ablate, tmp_path):
+    assert "has results of" not in ablate(fusion=["text_only"])[2]
+    for arguments in ((), ("--plan",)):
+        code, _, err = ablate("--set", "training.max_steps=1", *arguments, fusion=["text_only"])
+        assert code == 0
+        assert "run also has results of 1 other cell (other options, data or seeds): they are kept" in err
+    assert len(ran(tmp_path / "run")) == 2
+
+
 def test_only_failed_runs_what_crashed(ablate, tmp_path):
     output, fixed = tmp_path / "run", tmp_path / "fixed"
     plugin = write_plugin(tmp_path, "raises", f"if not os.path.exists({str(fixed)!r}): raise RuntimeError('no luck')")
     changes = {"plugins": [plugin], "fusion": ["raises", "text_only"]}
     code, _, err = ablate("--only", "fusion=raises", **changes)
     assert (code, ran(output)) == (1, [("raises", 0)])
-    assert "umie: 1 of 2 cells crashed" in err
+    assert "umie: 1 of 2 cells failed" in err
     fixed.touch()
     code, out, _ = ablate("--plan", "--only-failed", **changes)
     assert states(out) == [("raises", 0, "crashed"), ("text_only", 0, "not chosen")]
@@ -86,7 +95,7 @@ def test_only_failed_runs_what_crashed(ablate, tmp_path):
     assert ran(output) == [("raises", 0)] * 2
     code, _, err = ablate("--only-failed", **changes)
     assert (code, len(lines_of(output))) == (0, 2)
-    assert "umie: no chosen cell has crashed; none was run" in err
+    assert "umie: no chosen cell has failed; none was run" in err
 
 
 def test_a_crashed_cell_that_is_not_chosen_does_not_fail_the_command(ablate, tmp_path):
@@ -96,7 +105,7 @@ def test_a_crashed_cell_that_is_not_chosen_does_not_fail_the_command(ablate, tmp
     changes["fusion"] = ["text_only", "raises"]
     for choice in (["--limit", 1], ["--only", "fusion=text_only"]):
         code, _, err = ablate(*choice, **changes)
-        assert (code, "umie: 1 of 2 cells crashed" in err) == (0, True)
+        assert (code, "umie: 1 of 2 cells failed" in err) == (0, True)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_crashed_cells_are_reported_and_run_again(grid_file, umie, tmp_path):
     with cells_in_process():
         code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
     assert code == 1
-    assert "1 of 2 cells crashed" in err
+    assert "1 of 2 cells failed" in err
     assert "Traceback" not in err
     lines = {line["variant"]: line for line in lines_of(output)}
     assert len(lines) == len(lines_of(output)) == 2
@@ -39,14 +39,14 @@ def test_crashed_cells_are_reported_and_run_again(grid_file, umie, tmp_path):
     assert set(lines["text_only"]["counts"]) == {"train", "dev"}
     for text in (out, (output / "table.md").read_text()):
         assert "on the dev split (6 records)" in text
-        assert "## Crashed (1; run the grid again to retry)" in text
+        assert "## Failed (1)\n\nThe next run tries them again. Where a limit was exceeded, raise it first.\n" in text
         assert "raises, seed 0: RuntimeError: no luck" in text
 
     before = (output / RESULTS).read_bytes()
     fixed.touch()
     with cells_in_process():
         code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
-    assert (code, "## Crashed" in out, "| crashed" in out) == (0, False, False)
+    assert (code, "## Failed" in out, "| failed" in out) == (0, False, False)
     assert "running 1 of 2 cells\n" in err  # successful cells are not run again
     assert (output / RESULTS).read_bytes().startswith(before)
     (added,) = lines_of(output)[2:]
@@ -62,7 +62,7 @@ def test_a_killed_cell_is_reported(grid_file, umie, tmp_path):
     path = grid_file(**small(tmp_path, dies=dies), fusion=["dies"])
     code, out, err = umie("ablate", path, "--output", output, "--split", "dev")
     assert (code, "Traceback" in err) == (1, False)
-    assert "1 of 1 cells crashed" in err
+    assert "1 of 1 cells failed" in err
     (line,) = lines_of(output)
     assert (line["status"], line["error"]) == ("crashed", "the process was killed by signal 9")
     assert "dies, seed 0: the process was killed by signal 9" in out
@@ -75,14 +75,14 @@ def test_cells_report_the_crash_of_their_warm_start(grid_file, umie, tmp_path):
     with cells_in_process():
         code, out, err = umie("ablate", path, "--output", output)
     assert (code, "Traceback" in err) == (1, False)
-    assert err.count(": crashed") == 1  # only the warm start ran
+    assert err.count(": failed") == 1  # only the warm start ran
     lines = lines_of(output)
     assert sorted(line["variant"] for line in lines) == ["gated", "text_only"]
     for line in lines:
         assert line["status"] == "crashed"
-        assert line["error"].startswith("the warm start that this cell needs crashed: UmieError: the tokenizer")
+        assert line["error"].startswith("the warm start that this cell needs failed: UmieError: the tokenizer")
         assert "Traceback" in line["traceback"]
-    assert "## Crashed (2;" in out
+    assert "## Failed (2)" in out
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

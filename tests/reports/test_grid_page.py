@@ -116,7 +116,7 @@ def test_the_page_has_everything_in_one_file(folder):
     shown_texts = (
         "by hand", "Which is best?", "A note.", "0.510 ± ", "Pareto front", "no luck", "umie 0.1.0",
         "fusion: <script>alert(1)</script>", "training: long", "with training: long", "Training loss",
-        "gate: weight of the image", "test: 12 records", "Cells: 11 finished, 1 crashed",
+        "gate: weight of the image", "test: 12 records", "Cells: 11 finished, 1 failed",
     )  # fmt: skip
     for shown in shown_texts:
         assert shown in text, shown

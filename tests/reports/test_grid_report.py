@@ -171,7 +171,7 @@ def test_the_page_contains_every_number(grid_run, tmp_path):
         "umie 0.1.0",
     ):
         assert fact in markdown
-    assert "crashed" not in markdown.casefold()
+    assert "failed" not in markdown.casefold()
     assert "nan" not in markdown.casefold()
 
 
@@ -240,8 +240,8 @@ def test_crashed_cells_are_listed_and_excluded_from_the_means(grid_run, tmp_path
     _, gated, text_only = table_of(markdown)
     assert (gated["seeds"], gated["MNER"], gated["mean"]) == ("1", "0.800", "0.700")
     assert text_only["seeds"] == "2"
-    assert table_of(markdown, "## Cells")[1]["mean"] == "crashed"
-    crashed = markdown.split("## Crashed (1; run the grid again to retry)")[1]
+    assert table_of(markdown, "## Cells")[1]["mean"] == "failed"
+    crashed = markdown.split("## Failed (1)")[1]
     assert "gated, seed 1: RuntimeError: no luck" in crashed
     assert "Traceback\n  no luck" in crashed
     assert len(ceiling_findings(run)) == 5
@@ -349,7 +349,7 @@ def test_a_crashed_variant_and_a_missing_seed_are_visible_in_the_figure(grid_run
     write_report(grid_run(scores, crashed=[("text_only", 0), ("gated", 1)]), tmp_path)
     first = figures[0].axes[0]
     assert [label.get_text() for label in first.get_yticklabels()] == ["gated (1 of 2 seeds)", "text_only"]
-    assert [text.get_text() for text in first.texts] == ["0.800", "crashed"]
+    assert [text.get_text() for text in first.texts] == ["0.800", "failed"]
 
 
 def _legend(figure):

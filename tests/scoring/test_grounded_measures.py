@@ -228,3 +228,20 @@ def test_any_mix_can_be_evaluated(seeds):
 def test_every_kind_has_the_measure():
     for task in ("mner", "mre", "med", "meae"):
         assert "grounded" in {measure.name for measure in measures_of(task)}
+
+
+def test_measures_of_images_leave_out_records_with_only_sounds_or_videos():
+    seen = Record("Ann", image="i", regions=(LEFT,), entities=(Entity("person", ANN, regions=(0,)),))
+    heard = Record("Ann", audio="a", segments=(BARK,), entities=(Entity("person", ANN, segments=(0,)),))
+    nothing = Prediction(Record("Ann", image="i")), Prediction(Record("Ann", audio="a"))
+    lines = score_predictions([seen, heard], nothing, resamples=100).lines
+    gold = {(line.measure, line.modality): line.score.gold for line in lines if line.average == "micro"}
+    assert {gold[name, "all"] for name in ("strict", "grounded")} == {2}
+    assert {gold[name, "all"] for name in ("GMNER", "EEG")} == {1}
+    assert {name for name, modality in gold if modality == "T+A"}.isdisjoint({"GMNER", "EEG"})
+    events = [
+        replace(one, entities=(), events=(Event("Attack", None, **places),))
+        for one, places in ((seen, {"regions": (0,)}), (heard, {"segments": (0,)}))
+    ]
+    lines = score_predictions(events, nothing, resamples=100).lines
+    assert [line.score.gold for line in lines if (line.measure, line.modality) == ("visual", "all")] == [1, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from umie.cli.progress import GridDisplay
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
+    from umie.experiments.expand import Cell
     from umie.experiments.grid_run import GridRun, Selection
 
 
@@ -34,7 +36,7 @@ def ablate(
         list[str] | None,
         typer.Option(metavar="SLOT=OPTION,...", help="Run only cells with these options, or seeds. Repeatable."),
     ] = None,
-    only_failed: Annotated[bool, typer.Option("--only-failed", help="Run only cells that crashed.")] = False,
+    only_failed: Annotated[bool, typer.Option("--only-failed", help="Run only cells that failed.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Run at most this number of cells.")] = None,
     data_root: DataRoot = None,
     output: Annotated[
@@ -84,7 +86,7 @@ def ablate(
     time, memory and disk from finished cells of the directory; missing files are listed, too (exit code 2). With
     --calibrate, kinds of cells without a finished one are measured for a few steps.
 
-    Exit code: 0 all chosen cells have results, 1 a cell crashed (the other results are kept), 2 bad input, found before
+    Exit code: 0 all chosen cells have results, 1 a cell failed (the other results are kept), 2 bad input, found before
     any cell runs, 130 interrupted (run the same command again to go on).
     """
     from umie.experiments.combine import read_seeds
@@ -129,6 +131,7 @@ def ablate(
             with display:
                 found = plan_grid(grid, root, output, display, selection=selection, calibrate=calibrate)
             print_plan(found, output)
+            _note_others(output, found.cells)
             return
         with display:
             run = run_grid(grid, root, output, display, selection=selection)
@@ -139,25 +142,38 @@ def ablate(
 
 
 def _finish(run: GridRun, output: Path, display: GridDisplay, selection: Selection) -> None:
-    """Write and print the report of a grid, and what is left to do; exit with code 1 if a chosen cell crashed."""
+    """Write and print the report of a grid, and what is left to do; exit with code 1 if a chosen cell failed."""
     from umie.experiments.grid_run import Selection
     from umie.reports.grid import FILES, write_report
 
     if not display.num_started:
-        why = "no chosen cell has crashed" if selection.only_failed else "all chosen cells already had results"
+        why = "no chosen cell has failed" if selection.only_failed else "all chosen cells already had results"
         why = f"all {len(run.cells)} cells already had results" if not (run.crashed or run.missing) else why
         print_note(f"umie: {why}; none was run")
     show_page(write_report(run, output))
     print_line(f"\nWritten: {', '.join(str(path) for name in FILES if (path := output / name).exists())}")
+    _note_others(output, run.cells)
     if run.missing:
         what = "did not run yet; run the grid again to go on"
         if selection != Selection():
             what = "did not run: they were not chosen; run the grid without --only, --only-failed and --limit"
         print_note(f"umie: {len(run.missing)} of {len(run.cells)} cells {what}")
     if run.crashed:
-        print_note(f"umie: {len(run.crashed)} of {len(run.cells)} cells crashed; see {output / 'report.html'}", "red")
+        print_note(f"umie: {len(run.crashed)} of {len(run.cells)} cells failed; see {output / 'report.html'}", "red")
     if any(cell.hash in run.chosen for cell in run.crashed):
         raise typer.Exit(1)
+
+
+def _note_others(output: Path, cells: Sequence[Cell]) -> None:
+    """Say that a directory also has results of other cells, e.g. before an option was changed with --set."""
+    from umie.experiments.results import count_others
+
+    if others := count_others(output, (cell.hash for cell in cells)):
+        of = f"results of {others} other {'cell' if others == 1 else 'cells'}"
+        print_note(
+            f"umie: {output} also has {of} (other options, data or seeds): they are kept, but not in the table; "
+            "for a table of each, use another --output"
+        )
 
 
 def _state(display: GridDisplay) -> str:

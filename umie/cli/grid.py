@@ -82,6 +82,9 @@ def compare(
         tasks = [one for one in results.scored if one.key in theirs.tasks and one.data_set in same]
         found = corrected(compare_pairs(counts, pairs, tasks))
     if not found:
+        for name in (variant, against):
+            if name is not None and name in results.counts and not results.counts[name]:
+                raise UmieError(f"{path}: no cell of {name!r} is finished: run umie ablate again, then compare it")
         raise UmieError(f"{path}: nothing to compare: no two cells have the same seed and results by record")
     show_page(compared_table(found) + "\n")
     if any(one.num_seeds == 1 for one in found):

@@ -54,7 +54,7 @@ def list_parts(
     table = Table("kind", "name", Column("description", overflow="fold"))
     for kind, names in parts.items():
         for number, (part, summary) in enumerate(names.items()):
-            table.add_row("" if number else kind, part, escape(summary), end_section=number == len(names) - 1)
+            table.add_row("" if number else kind, part, escape(_plain(summary)), end_section=number == len(names) - 1)
     out.print(table)
 
 
@@ -72,7 +72,7 @@ def _show_options(kind: str, name: str, part: Any, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json_text(meanings, indent=2, ensure_ascii=True) + "\n")
         return
-    first_sentence = inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+    first_sentence = _plain(inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0])
     out.print(f"{kind} {name}: {first_sentence}", highlight=False, markup=False)
     if presets := getattr(part, "PRESETS", {}):
         out.print(f"presets: {', '.join(presets)}", highlight=False, markup=False)
@@ -89,5 +89,10 @@ def _meaning(described: Any, option: str) -> str:
         text = inspect.cleandoc(owner.__doc__ or "")
         found = re.search(rf"^    {option}: (.*(?:\n     .*)*)", text, re.MULTILINE)
         if found:
-            return " ".join(found[1].split())
+            return _plain(found[1])
     return ""
+
+
+def _plain(text: str) -> str:
+    """Return a part of a docstring on one line, without its marks for code."""
+    return " ".join(text.replace("``", "").split())

@@ -145,7 +145,7 @@ class GridDisplay(Display):
         self._states: dict[str, str] = {}  # of each running job
         self._grid: TaskID | None = None
         self._ends: float | None = None
-        self._num_crashed = 0
+        self._num_failed = 0
 
     def preparing(self, what: str) -> None:
         """Show a step before the first job, without a line of output where there is no terminal."""
@@ -180,12 +180,12 @@ class GridDisplay(Display):
         self._show_progress()
 
     def finish(self, job: str, line: Mapping[str, Any]) -> None:
-        """Remove the bar of a job and print its result; without a terminal, only that it crashed."""
+        """Remove the bar of a job and print its result; without a terminal, only that it failed."""
         self.bars.remove_task(self._jobs.pop(job))
         del self._states[job]
         if line["status"] != "ok":
-            self._num_crashed += 1
-            self.note(f"{job}: crashed: {line['error']}")
+            self._num_failed += 1
+            self.note(f"{job}: failed: {line['error']}")
             return
         if not err.is_terminal:
             return
@@ -205,8 +205,8 @@ class GridDisplay(Display):
         parts = []
         if self.tally is not None:
             parts.append(f"{self.tally.finished} of {self.tally.total} cells have results")
-        if self._num_crashed:
-            parts.append(f"{self._num_crashed} crashed")
+        if self._num_failed:
+            parts.append(f"{self._num_failed} failed")
         running = [f"{job} ({state})" for job, state in list(self._states.items())]
         if running:
             more = f" and {len(running) - SHOWN_JOBS} more" if len(running) > SHOWN_JOBS else ""

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import umie
 from umie.errors import UmieError, at
 from umie.experiments.results import read_sealed, write_sealed
-from umie.experiments.scored_tasks import ScoredTask, f1_name
+from umie.experiments.scored_tasks import ScoredTask, f1_name, measure_of
+from umie.scoring.report import grounded_note
+from umie.tasks import task_class
 from umie.versions import file_digest
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class GridFile(_Model):
     question: Text = ""  # that the grid is to answer
     command: Text = ""  # that ran it
     notes: list[Text] = Field(default_factory=list)
+    terms: Labels = Field(default_factory=dict)  # what the words of its tables mean
     cells: Annotated[list[GridCell], Field(min_length=1, max_length=MAX_CELLS)]
 
 
@@ -110,6 +113,7 @@ def describe(run: GridRun, *, with_baselines: bool = False) -> GridFile:
         "question": run.grid.question,
         "command": run.grid.command,
         "notes": run.grid.first.notes,
+        "terms": _terms(run),
         "cells": [
             {
                 "hash": cell.hash,
@@ -124,6 +128,31 @@ def describe(run: GridRun, *, with_baselines: bool = False) -> GridFile:
         ],
     }
     return parse_grid_file(line)
+
+
+def _terms(run: GridRun) -> dict[str, str]:
+    """Return the words of a grid's tables with their meanings."""
+    of_images = run.data.has_only_images
+    found = {}
+    if run.ceilings:
+        found["Text-only ceiling"] = (
+            f"the highest F1 that is possible without {'the images' if of_images else 'media'}, computed from the "
+            "distribution that generated the data."
+        )
+    if any(one.is_oracle for one in run.scored):
+        found["MEAE (oracle events)"] = (
+            "arguments are extracted for the annotated events, type and trigger. These are not the scores of a "
+            "complete system, which also has to detect the events."
+        )
+    if any(task_class(one.task).is_staged and not one.is_oracle for one in run.scored):
+        found["MEAE"] = "arguments are extracted for the events that MED predicted."
+    if grounded := [one.title for one in run.scored if measure_of(run.grid.first, one.task)]:
+        found["Grounded"] = grounded_note(grounded)
+    about, path = ("an image", "the visual path") if of_images else ("media", "the encoders and the embedding of media")
+    found["Gate"] = f"mean over the queries about {about}."
+    found["Gate closed"] = f"share of them with g <= 0, which blocks {path}."
+    found["Visual gradient"] = f"norm of the gradient of the loss with respect to {path} after training."
+    return found
 
 
 def read_grid_file(folder: Path) -> GridFile:

@@ -276,6 +276,11 @@ def cell_folder(output: Path, hash_: str) -> Path:
     return output / "cells" / hash_
 
 
+def count_others(output: Path, cells: Iterable[str]) -> int:
+    """Return the number of cells in a directory that have a result and are not among the given ones, by hash."""
+    return len({path.parent.name for path in output.glob(f"cells/*/{RESULT}")} - set(cells))
+
+
 def read_numbers(line: Mapping[str, Any], path: Path, depth: int) -> dict[str, Any]:
     """Return the numbers by task in a file next to a result; empty if the file is missing or is not what it was.
 

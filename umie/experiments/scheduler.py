@@ -138,7 +138,7 @@ class Runner:
         for cell in cells:
             start = starts.get(cell.hash)
             if isinstance(start, dict):
-                error = f"the warm start that this cell needs crashed: {start['error']}"
+                error = f"the warm start that this cell needs failed: {start['error']}"
                 line = {**self._identity(cell), "status": "crashed", "error": error, "traceback": start["traceback"]}
                 self._end(sealed(line))
             else:

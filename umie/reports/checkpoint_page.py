@@ -7,9 +7,9 @@ from typing import Any
 
 from umie.evaluation.checkpoint import DecodingResult
 from umie.evaluation.gates import gate_summary
-from umie.reports.tables import grounded_note, markdown_table
+from umie.reports.tables import markdown_table
 from umie.scoring import Score
-from umie.scoring.report import decimal, decimal_interval
+from umie.scoring.report import decimal, decimal_interval, grounded_note
 
 _COUNTS = {
     "truncated_inputs": "inputs truncated to the longest that the model accepts",

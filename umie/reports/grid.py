@@ -10,7 +10,7 @@ from umie.errors import printable
 from umie.experiments.grid_file import describe
 from umie.experiments.grid_results import GridResults
 from umie.experiments.grid_run import GridRun
-from umie.experiments.scored_tasks import f1_name, measure_of
+from umie.experiments.scored_tasks import f1_name
 from umie.experiments.summary import MEAN, Row, complete_mean, rows, score, title
 from umie.files import atomic_write
 from umie.records import MEDIA
@@ -22,14 +22,12 @@ from umie.reports.grid_html import html_page
 from umie.reports.grid_table import comparisons, summary
 from umie.reports.tables import (
     csv_table,
-    grounded_note,
     latex_table,
     markdown_list,
     markdown_table,
     markdown_text,
     shown_interval,
 )
-from umie.tasks import task_class
 
 HTML, PAGE, CSV, LATEX, FIGURE = "report.html", "table.md", "table.csv", "table.tex", "figure.png"
 _FIGURES = (name for png in (FIGURE, SWEEP, HISTOGRAM) for name in (png, f"{png[:-4]}.pdf", f"{png[:-4]}.svg"))
@@ -96,7 +94,7 @@ def _page(run: GridRun, results: GridResults, summary: str, gate: str, facts: Se
         "the 95% interval (Student's t over seeds, for three seeds or more). "
         f"`{MEAN}` averages {markdown_text(', '.join(title(run, task) for task in run.mean_over))}.",
         summary,
-        _glossary(run),
+        _glossary(results),
     ]
     if compared := comparisons(run, results.counts):
         parts += ["## What the intervals support", compared]
@@ -115,7 +113,8 @@ def _page(run: GridRun, results: GridResults, summary: str, gate: str, facts: Se
         more = len(run.missing) - len(listed)
         parts.append(markdown_list([*listed, *([f"and {more} more"] if more else [])]))
     if run.crashed:
-        parts.append(f"## Crashed ({len(run.crashed)}; run the grid again to retry)")
+        parts.append(f"## Failed ({len(run.crashed)})")
+        parts.append("The next run tries them again. Where a limit was exceeded, raise it first.")
         for cell in run.crashed:
             line = run.results.get(cell.hash, {})
             parts.append(markdown_text(f"{cell.variant}, seed {cell.seed}: {line['error']}"))
@@ -123,32 +122,12 @@ def _page(run: GridRun, results: GridResults, summary: str, gate: str, facts: Se
     return "\n\n".join(parts) + "\n"
 
 
-def _glossary(run: GridRun) -> str:
-    lines = []
-    of_images = run.data.has_only_images
-    if run.ceilings:
-        lines.append(
-            f"*Text-only ceiling*: the highest F1 that is possible without {'the images' if of_images else 'media'}, "
-            "computed from the distribution that generated the data."
-        )
-    if any(one.is_oracle for one in run.scored):
-        lines.append(
-            "*MEAE (oracle events)*: arguments are extracted for the annotated events, type and trigger. These are not "
-            "the scores of a complete system, which also has to detect the events."
-        )
-    if any(task_class(one.task).is_staged and not one.is_oracle for one in run.scored):
-        lines.append("*MEAE*: arguments are extracted for the events that MED predicted.")
-    if grounded := [title(run, one.key) for one in run.scored if measure_of(run.grid.first, one.task)]:
-        lines.append(grounded_note(grounded))
-    if run.baselines:
-        named = "; ".join(f"{title(run, key)}: {name}" for key, (name, _) in run.baselines.items())
+def _glossary(results: GridResults) -> str:
+    lines = [f"*{name}*: {meaning}" for name, meaning in results.grid.terms.items()]
+    if results.baselines:
+        named = "; ".join(f"{title(results, key)}: {name}" for key, (name, _) in results.baselines.items())
         lines.append(f"*Baseline without a model*: {named}.")
-    lines += [f"*{one.title}*: published in {one.source}, not measured here." for one in run.references]
-    about, path = ("an image", "the visual path") if of_images else ("media", "the encoders and the embedding of media")
-    lines.append(
-        f"*Gate*: mean over the queries about {about}. *Gate closed*: share of them with g <= 0, which blocks {path}. "
-        f"*Visual gradient*: norm of the gradient of the loss with respect to {path} after training."
-    )
+    lines += [f"*{one.title}*: published in {one.source}, not measured here." for one in results.references]
     return "\n\n".join(map(markdown_text, lines))
 
 
@@ -160,7 +139,7 @@ def _cells(run: GridRun) -> str:
     for cell in run.cells:
         line = run.results.get(cell.hash)
         if line is None or line["status"] != "ok":
-            state = "crashed" if line else "not run"
+            state = "failed" if line else "not run"
             body.append([cell.variant, cell.seed, *[state] * (len(tasks) + 1), "", "", ""])
             continue
         metrics, closed = line["metrics"], line["health"].get("gate_closed")

@@ -37,7 +37,7 @@ def panel_names(run: GridLike) -> list[str]:
 def grid_figure(run: GridLike, table: Sequence[Row], names: Sequence[str]) -> Figure:
     """Return a figure with a panel for each name: the variants as bars, with seeds, interval, ceiling and references.
 
-    Intervals are drawn from three seeds on. Variants without results are marked as crashed or not run.
+    Intervals are drawn from three seeds on. Variants without results are marked as failed or not run.
     """
     references = run.references
     labels = [*(_label(run, row) for row in table), *(one.label for one in references)]
@@ -49,7 +49,7 @@ def grid_figure(run: GridLike, table: Sequence[Row], names: Sequence[str]) -> Fi
     width = max(MIN_WIDTH, PANEL * columns + CHARACTER * max(map(len, lines), default=1) + 0.4)
     figure = new_figure(width, num_rows * (row_height * len(labels) + 0.6) + 0.9)
     ceilings = {**run.ceilings, MEAN: complete_mean(run.ceilings, run.mean_over)}
-    crashed = {cell.variant for cell in run.cells if cell.hash in run.results}
+    failed = {cell.variant for cell in run.cells if cell.hash in run.results}
     printed: list[dict[str, float | None]] = [
         dict(zip((one.key for one in run.scored), reference.values, strict=True)) for reference in references
     ]
@@ -58,7 +58,7 @@ def grid_figure(run: GridLike, table: Sequence[Row], names: Sequence[str]) -> Fi
     for axes, name in zip(panels(figure, len(names), columns, sharey=True), names, strict=True):
         for place, row in enumerate(table):
             values = [score(line, name, run.mean_over) for line in row.lines]
-            _draw_variant(axes, place, values, "crashed" if row.variant in crashed else "not run")
+            _draw_variant(axes, place, values, "failed" if row.variant in failed else "not run")
         for place, scores in enumerate(printed, len(table)):
             if (value := scores[name]) is not None:
                 axes.plot(value, place, "D", color="black", markerfacecolor="none", markersize=5, label="published")

@@ -142,6 +142,7 @@ def _cells(results: GridResults) -> Table:
     for cell in results.cells:
         line = results.results.get(cell.hash, {})
         state = results.status(cell)
+        state = "failed" if state == "crashed" else state
         if state == "ok":
             scores = [shown_interval(line["metrics"][key]) for key in results.tasks]
             mean = f"{score(line, 'mean', results.mean_over):.3f}"

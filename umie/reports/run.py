@@ -24,7 +24,8 @@ from umie.reports.style import (
     save_figure,
     series_style,
 )
-from umie.reports.tables import grounded_note, markdown_table, shown_interval
+from umie.reports.tables import markdown_table, shown_interval
+from umie.scoring.report import grounded_note
 from umie.versions import versions
 
 CURVES, GATES, PAGE, NUMBERS = "curves.png", "gates.png", "report.md", "scores.json"

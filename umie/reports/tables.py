@@ -146,8 +146,3 @@ def _csv(cell: object) -> object:
     except ValueError:
         return f"'{text}"
     return text
-
-
-def grounded_note(tasks: Iterable[str]) -> str:
-    """Return what the score of grounded tasks means; ``tasks`` are their names in tables."""
-    return f"{', '.join(tasks)}: an item is correct only if the places that show it are, too (`grounded`)."

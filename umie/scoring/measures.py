@@ -27,7 +27,12 @@ class Measure:
     definition: str  # one sentence for tables and files
     strings: bool = False  # whether it compares strings, and so can score predictions without offsets
     modality: str | None = None  # the only modality of M2E2 that it is defined for
+    visual: bool = False  # whether it leaves out records whose only media are sounds or videos
     only_if: Callable[[Record], bool] | None = None  # it is used if this holds of a record of gold; see ``scorer``
+
+    def covers(self, record: Record) -> bool:
+        """Return whether the measure is defined for a record."""
+        return not self.visual or "I" in record.combination or record.combination == "T"
 
 
 def _measure(kind: str, name: str, count: Callable[[Record, Record], Tally], **options: Any) -> Measure:
@@ -47,8 +52,8 @@ MEASURES = (
     _measure("entities", "boundary", mentions.entities_boundary),
     _measure("entities", "type", mentions.entities_type),
     _measure("entities", "grounded", groundings.entities_grounded, only_if=groundings.has_places("entities")),
-    _measure("entities", "GMNER", groundings.entities_gmner, only_if=groundings.has_regions),
-    _measure("entities", "EEG", groundings.entities_eeg, only_if=groundings.has_regions),
+    _measure("entities", "GMNER", groundings.entities_gmner, visual=True, only_if=groundings.has_regions),
+    _measure("entities", "EEG", groundings.entities_eeg, visual=True, only_if=groundings.has_regions),
     _measure("entities", "pointing", groundings.entities_pointing, only_if=groundings.has_places("entities")),
     _strings("entities"),
     _measure("relations", "strict", mentions.relations_strict),
@@ -59,18 +64,18 @@ MEASURES = (
     _measure("events", "type", events.events_type),
     _measure("events", "trigger", events.events_trigger),
     _measure("events", "textual", events.events_textual),
-    _measure("events", "visual", events.events_visual),
+    _measure("events", "visual", events.events_visual, visual=True),
     _measure("events", "text or image", events.events_multimedia, modality="multimedia"),
     _measure("events", "grounded", groundings.events_grounded, only_if=groundings.has_places("events")),
     _strings("events"),
     _measure("arguments", "strict", events.arguments_strict),
     _measure("arguments", "textual", events.arguments_textual),
-    _measure("arguments", "visual instance", events.arguments_instance),
-    _measure("arguments", "visual union", events.arguments_union),
+    _measure("arguments", "visual instance", events.arguments_instance, visual=True),
+    _measure("arguments", "visual union", events.arguments_union, visual=True),
     _measure("arguments", "by type", events.arguments_by_type),
     _measure("arguments", "textual by type", events.arguments_textual_by_type),
-    _measure("arguments", "visual instance by type", events.arguments_instance_by_type),
-    _measure("arguments", "visual union by type", events.arguments_union_by_type),
+    _measure("arguments", "visual instance by type", events.arguments_instance_by_type, visual=True),
+    _measure("arguments", "visual union by type", events.arguments_union_by_type, visual=True),
     _measure("arguments", "grounded", groundings.arguments_grounded, only_if=groundings.has_grounded_arguments),
     _strings("arguments"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -82,11 +82,15 @@ class Report:
             seen.add(task)
 
     def by_combination(self) -> Iterator[Line]:
-        """Yield the micro score of the main measure of each task for each combination of media, or modality of M2E2."""
+        """Yield micro scores of each task for each combination of media, or modality of M2E2.
+
+        Of the main measure, and of ``grounded`` if places show items.
+        """
         whole = {task: modality for task, modality, _ in self.overall()}
         for task, modality, lines in self.parts():
             if modality != whole[task]:
                 yield lines[0]
+                yield from (line for line in lines[1:] if line.measure == "grounded" and line.average == "micro")
 
     def main_lines(self) -> list[Line]:
         """Return the first line of each task: the micro score of its main measure over all records."""
@@ -112,6 +116,11 @@ def decimal(value: float) -> str:
 def decimal_interval(edges: tuple[float, float]) -> str:
     """Return an interval of scores."""
     return f"{decimal(edges[0])} to {decimal(edges[1])}"
+
+
+def grounded_note(tasks: Iterable[str]) -> str:
+    """Return what the score of grounded tasks means; ``tasks`` are their names in tables."""
+    return f"{', '.join(tasks)}: an item is correct only if the places that show it are, too (`grounded`)."
 
 
 def to_json(report: Report) -> dict[str, Any]:

@@ -172,8 +172,9 @@ def _lines(
         if baseline.name not in guesses:
             guesses[baseline.name] = [baseline.answer(record) for record in asked]
         guessed = list(map(measure.count, guesses[baseline.name], gold))
-        for name, rows in groups:
-            if measure.modality not in (None, name):
+        for name, members in groups:
+            rows = [row for row in members if measure.covers(gold[row])]
+            if measure.modality not in (None, name) or not rows:
                 continue
             sheets = [Sheet.of([tally[row] for row in rows]) for tally in tallies]
             if all(sheet.is_empty for sheet in sheets) and measure is not measures[0]:

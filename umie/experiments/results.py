@@ -25,6 +25,7 @@ COUNTS = "counts.json"  # in the directory of a cell: by task and record, correc
 GATES = "gates.json"  # in the directory of a cell: the gates of queries about records with media, by scored task
 CURVES = "curves.json"  # in the directory of a cell: training loss and mean dev score by step
 CHECKSUM = "checksum"
+_SEAL = b', "%s": "' % CHECKSUM.encode()  # before the checksum in a line
 _BATCH = 1000  # lines that are read together
 
 Number = Annotated[float, Field(strict=True)]
@@ -77,8 +78,9 @@ class _Finished(_Any):
 
 
 def sealed(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result with its checksum."""
-    return {**line, CHECKSUM: _checksum(line)}
+    """Return a result with its checksum, which is last."""
+    values = {key: value for key, value in line.items() if key != CHECKSUM}
+    return {**values, CHECKSUM: _checksum(json_text(values).encode())}
 
 
 def parse_sealed(text: str) -> dict[str, Any]:
@@ -103,7 +105,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 def check_seal(line: Mapping[str, Any]) -> None:
     """Raise UmieError unless a value has the checksum that ``sealed`` computed."""
-    if line.get(CHECKSUM) != _checksum(line):
+    if line.get(CHECKSUM) != sealed(line)[CHECKSUM]:
         raise UmieError("damaged: its checksum does not fit its values")
 
 
@@ -152,6 +154,19 @@ def read_result(path: Path, scored: Sequence[str] | None = None) -> dict[str, An
             raise UmieError(f"cannot read: {error.strerror}") from error
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Do not collect garbage: it would go through everything that was read, again and again, and find nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_without_collection()
 def read_results(
     output: Path,
     cells: Mapping[str, str],
@@ -175,24 +190,19 @@ def read_results(
     path = output / RESULTS
     lines: list[dict[str, Any]] = []
     is_damaged = False
-    with _without_collection():
-        for number, text, found in _lines_of(path):
-            try:
-                line = parse_result(decode_utf8(text)) if found is None else found
-                if (
-                    isinstance(line.get("hash"), str)
-                    and line["hash"] in cells
-                    and line.get("status") in ("ok", "crashed")
-                ):
-                    check_cell(line, scored)
-                else:
-                    _check(_Any, line)
-                lines.append(line)
-            except UmieError as error:
-                is_damaged = True
-                if text.endswith(b"\n"):  # the last line without an end is no damage: a run was killed
-                    on_damage(f"{path}:{number}: {error}; the line is not used")
-            is_damaged = is_damaged or not text.endswith(b"\n")  # the next line would be appended to it
+    for number, text, found in _lines_of(path):
+        try:
+            line = parse_result(decode_utf8(text)) if found is None else found
+            if isinstance(line.get("hash"), str) and line["hash"] in cells and line.get("status") in ("ok", "crashed"):
+                check_cell(line, scored)
+            else:
+                _check(_Any, line)
+            lines.append(line)
+        except UmieError as error:
+            is_damaged = True
+            if text.endswith(b"\n"):  # the last line without an end is no damage: a run was killed
+                on_damage(f"{path}:{number}: {error}; the line is not used")
+        is_damaged = is_damaged or not text.endswith(b"\n")  # the next line would be appended to it
     known = {(line["hash"], line["status"]) for line in lines}
     for hash_, name in cells.items():
         if (hash_, "ok") in known or not (left := cell_folder(output, hash_) / RESULT).exists():
@@ -228,28 +238,18 @@ def _lines_of(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
 def _intact(texts: Sequence[bytes]) -> list[dict[str, Any]] | None:
     """Return the values of lines if all of them have their checksum.
 
-    They are decoded as one list, whose objects share their keys: half the memory and time of one after the other.
+    The checksum is that of the text before it, as it was written. Lines are decoded as one list, whose objects share
+    their keys: half the memory and time of one after the other.
     """
+    for text in texts:
+        values, _, end = text.rpartition(_SEAL)
+        if end != b'%s"}\n' % _checksum(values + b"}").encode():
+            return None
     try:
-        values = _decode("[" + ",".join(text.decode() for text in texts) + "]")
+        decoded = _decode("[" + ",".join(text.decode() for text in texts) + "]")
     except (ValueError, RecursionError):
         return None
-    if len(values) != len(texts):
-        return None
-    is_intact = all(isinstance(value, dict) and value.get(CHECKSUM) == _checksum(value) for value in values)
-    return values if is_intact else None
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Do not collect garbage: it would go through everything that was read, again and again, and find nothing."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    return decoded if len(decoded) == len(texts) and all(isinstance(value, dict) for value in decoded) else None
 
 
 def _no_number(text: str) -> float:
@@ -306,8 +306,5 @@ def is_numbers(value: object, depth: int) -> bool:
     return isinstance(value, list) and all(is_numbers(one, depth - 1) for one in value)
 
 
-def _checksum(line: Mapping[str, Any]) -> str:
-    """Return a hash of the values of a result, in any order and spacing."""
-    values = {key: value for key, value in line.items() if key != CHECKSUM}
-    canonical = json_text(values, ensure_ascii=True, sort_keys=True, default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+def _checksum(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]

@@ -1,14 +1,21 @@
-"""Kills at random moments lose no finished cell, run none twice, and leave the table as it is without them.
+"""Kills and full disks lose no finished cell, run none twice, and leave the table as it is without them.
 
 ``UMIE_KILLS`` is the number of kills: of processes of cells, and of the grid.
 """
 
+import itertools
+import json
+import multiprocessing
 import os
 import random
+import resource
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,34 +25,40 @@ from conftest import write_small_grid
 from grid_helpers import lines_of
 
 from umie.experiments import scheduler
+from umie.experiments.engines import build_engine, read_engine
+from umie.experiments.engines.inline import InlineEngine
+from umie.experiments.limits import Limits
 from umie.experiments.results import RESULTS
 from umie.files import read_json
 from umie.reports.grid import write_report
 
 KILLS = int(os.environ.get("UMIE_KILLS", "20"))
 NUM_CELLS = 6 * KILLS
+WRITES = {"os.rename", "os.remove", "os.mkdir", "os.truncate", "shutil.rmtree"}  # and files opened for writing
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="cells are forked on Linux only")]
 
 
 @pytest.fixture
-def grid(tmp_path):
-    return write_small_grid(
-        tmp_path,
-        data={"format": "synthetic", "train": 12, "dev": 6, "test": 6},
-        tasks=["mner"],
-        fusion=["text_only"],
-        seeds=list(range(NUM_CELLS)),
-        warm_start=...,
-    )
-
-
-@pytest.fixture
-def expected(grid, tmp_path, monkeypatch) -> bytes:
-    """The table without kills."""
+def grid_of(tmp_path, monkeypatch):
+    """Return a grid with this number of cells, and its table without kills: ``grid_of(6)``."""
     monkeypatch.setattr(scheduler, "Runner", scheduler.Runner)  # restored after the test
-    write_report(trivial_grid.run(grid, tmp_path / "calm", tmp_path / "started.txt"), tmp_path / "calm")
-    return (tmp_path / "calm" / "table.md").read_bytes()
+
+    def make(num_cells):
+        grid = write_small_grid(
+            tmp_path,
+            data={"format": "synthetic", "train": 12, "dev": 6, "test": 6},
+            tasks=["mner"],
+            fusion=["text_only"],
+            seeds=list(range(num_cells)),
+            warm_start=...,
+        )
+        write_report(
+            trivial_grid.run(grid, tmp_path / "calm", tmp_path / "started.txt", InlineEngine()), tmp_path / "calm"
+        )
+        return grid, (tmp_path / "calm" / "table.md").read_bytes()
+
+    return make
 
 
 def cells_below(pid: int) -> list[psutil.Process]:
@@ -58,21 +71,23 @@ def cells_below(pid: int) -> list[psutil.Process]:
 
 def finished(output: Path) -> set[str]:
     """Return the names of the cells with a result."""
-    lines = lines_of(output) if (output / RESULTS).exists() else []
+    text = (output / RESULTS).read_text() if (output / RESULTS).exists() else ""
+    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
     lines += [read_json(path) for path in output.glob("cells/*/result.json")]
     return {f"{line['variant']}, seed {line['seed']}" for line in lines if line["status"] == "ok"}
 
 
-def check(output: Path, run, expected: bytes) -> None:
+def check(output: Path, run, expected: bytes, num_cells: int = NUM_CELLS) -> None:
     assert not run.crashed
     assert not run.missing
     done = [line["hash"] for line in lines_of(output) if line["status"] == "ok"]
-    assert len(done) == len(set(done)) == NUM_CELLS
+    assert len(done) == len(set(done)) == num_cells
     write_report(run, output)
     assert (output / "table.md").read_bytes() == expected
 
 
-def test_killed_cells_run_again_and_the_others_do_not(grid, expected, tmp_path):
+def test_killed_cells_run_again_and_the_others_do_not(grid_of, tmp_path):
+    grid, expected = grid_of(NUM_CELLS)
     output, started = tmp_path / "run", tmp_path / "started.txt"
     is_over, kills, drawn = threading.Event(), [], random.Random(1)
 
@@ -104,10 +119,11 @@ def test_killed_cells_run_again_and_the_others_do_not(grid, expected, tmp_path):
     check(output, run, expected)
 
 
-def test_a_killed_grid_goes_on(grid, expected, tmp_path):
+def test_a_killed_grid_with_processes_goes_on(grid_of, tmp_path):
+    grid, expected = grid_of(NUM_CELLS)
     output, started, drawn = tmp_path / "run", tmp_path / "started.txt", random.Random(2)
     script = Path(trivial_grid.__file__)
-    for _ in range(KILLS):
+    for _ in range(min(KILLS, 50)):  # each start of the grid imports torch twice
         before = finished(output)
         started.unlink(missing_ok=True)
         driver = subprocess.Popen([sys.executable, str(script), str(grid), str(output), str(started)])
@@ -123,8 +139,181 @@ def test_a_killed_grid_goes_on(grid, expected, tmp_path):
         assert before <= finished(output)
         if len(before) == NUM_CELLS:
             break
+    go_on(grid, output, started, expected, NUM_CELLS)
+
+
+def go_on(grid: Path, output: Path, started: Path, expected: bytes, num_cells: int) -> None:
+    """Finish a grid, in this process, and check that only what was not finished runs."""
     before = finished(output)
     started.unlink(missing_ok=True)
-    run = trivial_grid.run(grid, output, started)
+    run = trivial_grid.run(grid, output, started, InlineEngine())
     assert not started.exists() or before.isdisjoint(started.read_text().splitlines())
-    check(output, run, expected)
+    check(output, run, expected, num_cells)
+
+
+def forked(grid: Path, output: Path, started: Path, before=lambda: None) -> multiprocessing.process.BaseProcess:
+    """Start a grid in a fork of this process, which runs its cells itself, after calling ``before``."""
+
+    def work():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a traceback is no news
+        before()
+        trivial_grid.run(grid, output, started, InlineEngine())
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+def test_a_grid_that_is_killed_at_random_moments_goes_on(grid_of, tmp_path):
+    num_cells, num_kills, drawn = 40, 0, random.Random(3)
+    grid, expected = grid_of(num_cells)
+    for number in itertools.count():
+        output, started = tmp_path / f"run{number}", tmp_path / f"started{number}.txt"
+        while len(before := finished(output)) < num_cells and num_kills < KILLS:
+            started.unlink(missing_ok=True)
+            driver = forked(grid, output, started)
+            time.sleep(drawn.random() * 0.3)
+            while not started.exists() and driver.is_alive() and drawn.random() < 0.9:  # mostly, among the cells
+                time.sleep(0.005)
+            driver.kill()
+            driver.join()
+            num_kills += 1
+            assert not started.exists() or before.isdisjoint(started.read_text().splitlines())
+            assert before <= finished(output)
+        go_on(grid, output, started, expected, num_cells)
+        if num_kills >= KILLS:
+            break
+
+
+def test_a_grid_that_is_killed_at_any_write_goes_on(grid_of, tmp_path):
+    """Python tells of each file that is opened for writing, renamed or removed; the grid is killed at each of them."""
+    grid, expected = grid_of(2)
+
+    def die_at(number):
+        count = itertools.count()
+
+        def hook(event, arguments):
+            writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            if (event in WRITES or writes) and next(count) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+
+    for number in itertools.count():
+        output, started = tmp_path / f"run{number}", tmp_path / f"started{number}.txt"
+        driver = forked(grid, output, started, lambda number=number: die_at(number))
+        driver.join()
+        go_on(grid, output, started, expected, 2)
+        if driver.exitcode != -signal.SIGKILL:
+            break
+    assert number > 20
+    assert driver.exitcode == 0
+
+
+def test_a_disk_that_is_full_at_the_append_loses_nothing(grid_of, tmp_path):
+    """The limit on the size of a file makes the append fail after a part of the line."""
+    grid, expected = grid_of(6)
+    length = len((tmp_path / "calm" / RESULTS).read_bytes())
+    for size in (length // 7, length // 2, length * 5 // 6):
+        output, started = tmp_path / f"run{size}", tmp_path / f"started{size}.txt"
+
+        def limit(size=size):
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            append = scheduler.append_result
+
+            def full(path, line):
+                before = resource.getrlimit(resource.RLIMIT_FSIZE)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+                try:
+                    append(path, line)
+                finally:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+            scheduler.append_result = full
+
+        driver = forked(grid, output, started, limit)
+        driver.join()
+        assert driver.exitcode == 1
+        assert finished(output)
+        go_on(grid, output, started, expected, 6)
+
+
+def test_of_many_grids_in_one_directory_one_runs(grid_of, tmp_path):
+    num_cells = 1000
+    grid, expected = grid_of(num_cells)
+    output = tmp_path / "run"
+    drivers = [forked(grid, output, tmp_path / f"started{number}.txt") for number in range(16)]
+    for driver in drivers:
+        driver.join()
+    started = [name for path in tmp_path.glob("started[0-9]*.txt") for name in path.read_text().splitlines()]
+    assert len(started) == len(set(started)) == num_cells
+    assert sorted({driver.exitcode for driver in drivers}) == [0, 1]
+    go_on(grid, output, tmp_path / "started.txt", expected, num_cells)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_ray_goes_on_without_a_node_that_is_lost(grid_of, tmp_path):
+    """Two nodes, each with folders of its own; one is killed as soon as it has run a cell."""
+    pytest.importorskip("ray", reason="needs ray: pip install 'umie[ray]'")
+    from ray.cluster_utils import Cluster
+
+    num_cells = 60
+    grid, expected = grid_of(num_cells)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    output, ran_on = tmp_path / "run", []
+    try:
+        node = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        engine = build_engine(
+            read_engine({"name": "ray", "address": cluster.address, "num_cpus": 1}), None, Limits(), output
+        )
+
+        def lose() -> None:
+            pattern = f"umie-*-{node.node_id}/jobs/*"
+            while not ran_on and not is_over.is_set():
+                ran_on.extend(Path(tempfile.gettempdir()).glob(pattern))
+                time.sleep(0.01)
+            cluster.remove_node(node, allow_graceful=False)
+
+        is_over = threading.Event()
+        thread = threading.Thread(target=lose)
+        thread.start()
+        try:
+            run = trivial_grid.run(grid, output, tmp_path / "started.txt", engine)
+        finally:
+            is_over.set()
+            thread.join()
+    finally:
+        cluster.shutdown()
+    assert ran_on
+    check(output, run, expected, num_cells)
+
+
+def test_a_grid_whose_ray_head_is_killed_goes_on(grid_of, tmp_path):
+    pytest.importorskip("ray", reason="needs ray: pip install 'umie[ray]'")
+    num_cells, drawn = 40, random.Random(4)
+    grid, expected = grid_of(num_cells)
+    output, started, script = tmp_path / "run", tmp_path / "started.txt", Path(trivial_grid.__file__)
+    for server in ("raylet", "gcs_server"):
+        before = finished(output)
+        started.unlink(missing_ok=True)
+        driver = subprocess.Popen([sys.executable, str(script), str(grid), str(output), str(started), "ray"])
+        while not started.exists() and driver.poll() is None:
+            time.sleep(0.01)
+        time.sleep(drawn.random())
+        family = psutil.Process(driver.pid).children(recursive=True)
+        for one in family:
+            if one.name().startswith(server):
+                one.kill()
+        try:
+            driver.wait(5)
+        except subprocess.TimeoutExpired:  # ray waits for its head for a minute
+            driver.kill()
+            driver.wait()
+        for one in family:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(family, timeout=10)
+        assert before.isdisjoint(started.read_text().splitlines())
+        assert before <= finished(output)
+    go_on(grid, output, started, expected, num_cells)

@@ -1,6 +1,6 @@
-"""A grid whose cells do nothing, while everything around them is real: ``python trivial_grid.py GRID OUTPUT STARTED``.
+"""A grid whose cells do nothing, but everything around them is real.
 
-The names of cells that start are appended to the file STARTED.
+``python trivial_grid.py GRID OUTPUT STARTED [ENGINE]``. The names of cells that start are appended to the file STARTED.
 """
 
 import sys
@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from umie.experiments import scheduler
+from umie.experiments.engines import build_engine, read_engine
 from umie.experiments.expand import read_grid
+from umie.experiments.limits import Limits
 from umie.experiments.run_job import TRIVIAL
 
 
@@ -58,11 +60,12 @@ class StartLog:
         pass
 
 
-def run(grid: Path, output: Path, started: Path):
-    """Run the grid."""
+def run(grid: Path, output: Path, started: Path, engine=None):
+    """Run the grid, by default in processes."""
     scheduler.Runner = TrivialRunner
-    return scheduler.run_grid(read_grid(grid), grid.parent, output, StartLog(started))
+    return scheduler.run_grid(read_grid(grid), grid.parent, output, StartLog(started), engine=engine)
 
 
 if __name__ == "__main__":
-    run(*map(Path, sys.argv[1:]))
+    grid, output, started = map(Path, sys.argv[1:4])
+    run(grid, output, started, build_engine(read_engine(sys.argv[4]), 2, Limits(), output) if sys.argv[4:] else None)

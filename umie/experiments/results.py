@@ -260,15 +260,23 @@ _decode = json.JSONDecoder(parse_constant=_no_number).decode
 
 
 def append_result(path: Path, line: Mapping[str, Any]) -> None:
-    """Append a result to a results file and sync it to disk; a line that a killed run left incomplete is ended."""
-    with check_writable(path).open("a+b") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-        file.write(json_text(line).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Append a result to a results file and sync it to disk; a line that a killed run left incomplete is ended.
+
+    Raises:
+        UmieError: it cannot be written, e.g. because the disk is full.
+    """
+    try:
+        with check_writable(path).open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(json_text(line).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        kept = "the result is kept in the directory of its cell; make room, and run the grid again to go on"
+        raise UmieError(f"{path}: cannot be written: {error.strerror}: {kept}") from error
 
 
 def cell_folder(output: Path, hash_: str) -> Path:

@@ -79,7 +79,8 @@ class RayEngine:
         running: dict[Any, int] = {}  # by the task, the number of its job
         inputs: _Inputs | None = None
         try:
-            events = Queue(actor_options={"num_cpus": 0})
+            here = _on(ray.get_runtime_context().get_node_id())  # another node may be lost
+            events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
             memory = {} if self.limits.memory_bytes is None else {"memory": self.limits.memory_bytes}
             num_gpus = self.options.num_gpus
             if num_gpus is None:
@@ -302,13 +303,17 @@ def _task(sent: _Sent, limits: Limits, num_threads: int, events: Any, version: s
 
 def _clean_nodes(ray: Any, run: str) -> None:
     """Remove what the tasks of a run left on the nodes."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     clean = ray.remote(_clean)
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    places = [NodeAffinitySchedulingStrategy(node_id=node, soft=False) for node in nodes]
+    places = [_on(node["NodeID"]) for node in ray.nodes() if node["Alive"]]
     tasks = [clean.options(num_cpus=0, max_retries=0, scheduling_strategy=place).remote(run) for place in places]
     ray.wait(tasks, num_returns=len(tasks), timeout=CLEAN_S)
+
+
+def _on(node: str) -> Any:
+    """Return the scheduling strategy that runs a task or an actor on a node."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id=node, soft=False)
 
 
 def _clean(run: str) -> None:

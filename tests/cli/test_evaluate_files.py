@@ -67,7 +67,12 @@ def test_combinations_of_media_are_one_table_below(umie, files):
         groups = [line.split()[:3] for line in lines if re.match(r" m\w+ ", line)]
         names = {"mner": ["I", "A", "T+I", "T+A", "I+A", "T+I+A"], "med": ["V", "T+V", "A+V"]}
         names |= {"mre": names["mner"], "meae": names["med"]}
-        assert groups == [[task, name, "strict"] for task in ("mner", "mre", "med", "meae") for name in names[task]]
+        assert groups == [
+            [task, name, measure]
+            for task in ("mner", "mre", "med", "meae")
+            for name in names[task]
+            for measure in ("strict", "grounded")
+        ]
         assert max(map(len, lines)) <= 80
     assert row(scores, "mner")[:5] == ["mner", "I", "strict", "1.000", "1.000"]
     _, out, _ = umie(*command[:5], "--modality", "T+I")

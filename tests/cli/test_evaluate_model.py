@@ -189,6 +189,23 @@ def test_the_embedded_media_set(umie, data, checkpoint):
     assert len(list(read_jsonl("report/gold.jsonl"))) == content["data"]["records"]
 
 
+def test_the_places_of_a_checkpoint_are_judged(umie, data, checkpoint):
+    model, processor = load(checkpoint, "cpu")
+    processor.task_options["mner"] = {**processor.task_options.get("mner", {}), "grounded": True}
+    model.save_pretrained(data / "grounded")
+    processor.save_pretrained(data / "grounded")
+    of_media = ("--format", "synthetic_media", "--data", "test", "--limit", "12", "--task", "mner")
+    options = ("--group-by", "alignment", "--resamples", "100")
+    code, out, _ = umie("evaluate", "--model", data / "grounded", *of_media, *options, "--output", "report")
+    assert code == 0
+    assert "mner, groundings: the places that show items" in out
+    assert "by whether text and media show the same items" in out
+    assert "## Groundings" in page_of(data)
+    found = scores(data)[0]["decodings"]["constrained"]
+    assert {line["name"] for line in found["groundings"]["mner"]} >= {"right", "miss-grounding"}
+    assert {line["modality"] for line in found["measures"]} >= {"all", "unaligned"}
+
+
 def entities(*labels):
     text = " ".join(labels)
     return Record(

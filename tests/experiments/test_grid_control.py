@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,6 +237,8 @@ def test_features_of_a_frozen_encoder_are_shared_and_measured(ablate, tmp_path):
     assert not (tmp_path / "kept").exists()
     ablate("--only", "fusion=gated", **changes)
     assert "shared by 2 cells: features of frozen (done)\n" in ablate("--plan", **changes)[1]
+    shutil.rmtree(tmp_path / "kept")  # as if the results were merged from elsewhere
+    assert "shared by 2 cells: features of frozen (to do)\n" in ablate("--plan", **changes)[1]
 
 
 @pytest.fixture

@@ -7,7 +7,16 @@ import random
 import pytest
 
 from umie.errors import UmieError
-from umie.experiments.results import RESULT, RESULTS, cell_folder, parse_result, read_numbers, read_results, sealed
+from umie.experiments.results import (
+    RESULT,
+    RESULTS,
+    append_result,
+    cell_folder,
+    parse_result,
+    read_numbers,
+    read_results,
+    sealed,
+)
 from umie.files import parse_json
 from umie.versions import file_digest
 
@@ -149,6 +158,20 @@ def test_mutated_results_never_change_in_silence(grid, number):
                 assert {**values, "checksum": written[name]["checksum"]} == written[name], lines
         if set(results) != set(written):
             assert damage or not lines.endswith(b"\n") or lines.count(b"\n") < 2
+
+
+def test_results_cut_at_any_byte_lose_only_the_line_that_was_being_written(grid):
+    """Without the files of cells; the next results are appended, and a cell that is lost runs again."""
+    first, second = sealed(LINE), sealed(OTHER)
+    whole = text_of(first, second).encode()
+    ends = {"a1b2": whole.index(b"\n"), "c3d4": len(whole) - 1}  # a whole line whose end is missing counts
+    for size in range(len(whole)):
+        output = grid(whole[:size])
+        results, damage = read(output, repair=size % 2 == 0)
+        assert (list(results), damage) == ([name for name, end in ends.items() if size >= end], [])
+        for line in (second, first):
+            append_result(output / RESULTS, line)
+        assert read(output)[0] == {"a1b2": first, "c3d4": second}
 
 
 def mutated_value(value, rng):

@@ -19,6 +19,7 @@ from umie.scoring import (
     strict_sheet,
     to_json,
 )
+from umie.scoring.groups import groups_of
 from umie.tasks import task_class
 
 TEXT = "Ann met Bob in Rome"
@@ -298,3 +299,28 @@ def test_the_json_form_is_complete():
 def test_every_measure_has_a_definition():
     assert all(len(measure.definition) > 20 and measure.definition.endswith(".") for measure in MEASURES)
     assert len({(measure.kind, measure.name) for measure in MEASURES}) == len(MEASURES)
+
+
+def test_records_can_be_grouped_by_the_number_of_their_items():
+    counts = [0, 1, 1, 3, 4, 5]
+    gold = [Record("a " * 6, entities=tuple(Entity("per", (2 * n, 2 * n + 1)) for n in range(size))) for size in counts]
+    gold = [replace(one, tasks=("mner",)) for one in gold]
+    found = {line.modality: (line.records, line.score.gold) for line in evaluate(gold, group_by="items").lines}
+    assert found == {"all": (6, 14), "1 item": (2, 2), "3 items": (1, 3), "4 or more items": (2, 9)}
+    assert to_json(evaluate(gold, group_by="items"))["group_by"] == "items"
+    with pytest.raises(UnknownNameError, match="Unknown grouping 'item'. Did you mean 'items'"):
+        evaluate(gold, group_by="item")
+
+
+def test_records_can_be_grouped_by_whether_text_and_media_show_the_same_items():
+    both, told, heard = Entity("per", ANN, segments=(0,)), Entity("per", ANN), Entity("dog", segments=(0,))
+    media = {"audio": "1.wav", "segments": (Segment((0, 1)),), "tasks": ("mner",)}
+    gold = [Record(TEXT, entities=items, **media) for items in ((both,), (both, heard), (told,), ())]
+    gold += [Record("", entities=(heard,), **media), Record(TEXT, entities=(told,), tasks=("mner",))]
+    report = evaluate(gold, group_by="alignment")
+    found = {line.modality: (line.records, line.score.gold) for line in report.lines if line.name == "strict"}
+    assert found == {"all": (6, 6), "aligned": (1, 1), "unaligned": (2, 3)}
+    pair = Relation("peer", ANN, None, Places(segments=(0,)), Places(segments=(0,)))
+    half = Record(TEXT, relations=(pair, replace(pair, tail=ANN)), **{**media, "tasks": ("mre",)})
+    whole = replace(half, relations=(replace(pair, tail=ANN),))
+    assert [groups_of("mre", [one], "alignment")[0] for one in (half, whole)] == [["unaligned"], ["aligned"]]

@@ -13,7 +13,7 @@ from umie.audit.images import Presence, presence
 from umie.records import MEDIA, Medium, Record
 from umie.records.model import annotated_spans
 from umie.records.places import PLACES, PLURALS
-from umie.scoring.measures import COMBINATIONS
+from umie.scoring.groups import COMBINATIONS
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 MAX_LABELS = 10_000  # distinct labels per task that are counted separately; bounds memory for malformed files

@@ -99,6 +99,15 @@ def evaluate(
     modality: Annotated[
         str, _option(BOTH, metavar="<str>", help="Only text-only, image-only or multimedia records, or e.g. T+A.")
     ] = "all",
+    group_by: Annotated[
+        str,
+        _option(
+            BOTH,
+            metavar="<str>",
+            help="Groups of records that are also scored by themselves: combination (of media), items (their number), "
+            "alignment (whether text and media show the same items).",
+        ),
+    ] = "combination",
     labels: Annotated[bool, _option(BOTH, "--labels", help="Also print the score of each label.")] = False,
     seed: Annotated[int, _option(BOTH, metavar="<int>", min=0, help="Seed of the resamples.")] = 0,
     resamples: Annotated[
@@ -168,7 +177,9 @@ def evaluate(
         of_format = part_options(format_option or (), "--format-option")
         files = PredictionFiles(predictions, gold, other, train, format_name, images, regions, of_format)
         with no_relation_names(no_relation or ()):
-            scores = score_files(files, tasks=task, modality=modality, resamples=resamples, seed=seed)
+            scores = score_files(
+                files, tasks=task, modality=modality, group_by=group_by, resamples=resamples, seed=seed
+            )
         print_notes(Counter(), scores.doubtful)
         print_files(scores, with_labels=labels)
         if json_file is not None:

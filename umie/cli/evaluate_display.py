@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from umie.cli.console import number_table, out, print_line
+from umie.scoring.groups import GROUPINGS
 from umie.scoring.report import decimal, decimal_interval
 
 if TYPE_CHECKING:
@@ -30,11 +31,14 @@ def _table(task: str, modality: str, lines: Sequence[Line], columns: Sequence[st
     return number_table(*columns, no_wrap=True, title=title, **_LOOK)
 
 
-def _combinations(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print the main measures of each combination of media in one table, if there are several."""
+def _groups(group_by: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print the main measures of each group of records in one table, if there are several."""
     if rows:
-        title = "by combination of media; for all measures of one: --modality"
-        table = number_table("task", "media", "measure", *columns, no_wrap=True, title=title, **_LOOK)
+        more = "; for all measures of one: --modality" if group_by == "combination" else ""
+        title = f"by {GROUPINGS[group_by]}{more}"
+        table = number_table(
+            "task", "media" if more else "records", "measure", *columns, no_wrap=True, title=title, **_LOOK
+        )
         for column in table.columns[1:3]:
             column.justify = "left"
         for row in rows:
@@ -47,7 +51,7 @@ def _group(line: Line) -> tuple[str, str, str]:
 
 
 def print_scores(report: Report) -> None:
-    """Print all measures in a table for each task, and the main ones of all combinations of media in one table."""
+    """Print all measures in a table for each task, and the main ones of all groups of records in one table."""
     baselines = list(dict.fromkeys((line.task, line.baseline) for line in report.lines))
     columns = ("measure", "F1", "95% interval", "P", "R", "pred", "gold", "baseline")
     for task, modality, lines in report.overall():
@@ -58,10 +62,10 @@ def print_scores(report: Report) -> None:
             table.add_row(*row, f"{decimal(line.baseline_f1)} ({number})")
         out.print(table)
     groups = []
-    for line in report.by_combination():
+    for line in report.by_group():
         score, edges = decimal(line.score.f1), decimal_interval(line.interval)
         groups.append((*_group(line), score, edges, *_numbers(line.score)))
-    _combinations(("F1", "95% interval", "P", "R", "pred", "gold"), groups)
+    _groups(report.group_by, ("F1", "95% interval", "P", "R", "pred", "gold"), groups)
     for task, found in report.grounding_lines.items():
         title = escape(f"{task}, groundings: the places that show items; docs/scores.md defines the lines")
         table = number_table("", "value", "95% interval", "count", "out of", no_wrap=True, title=title, **_LOOK)
@@ -94,11 +98,9 @@ def print_comparison(report: Report, predictions: object, other: object) -> None
                 table.add_row(line.name, *_compared(line.score, line.versus))
         out.print(table)
     groups = [
-        (*_group(line), *_compared(line.score, line.versus))
-        for line in report.by_combination()
-        if line.versus is not None
+        (*_group(line), *_compared(line.score, line.versus)) for line in report.by_group() if line.versus is not None
     ]
-    _combinations(columns, groups)
+    _groups(report.group_by, columns, groups)
 
 
 def _compared(score: Score, versus: Versus) -> list[str]:

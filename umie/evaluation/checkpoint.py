@@ -43,6 +43,7 @@ def evaluate_checkpoint(
     decodings: Sequence[str] = ("constrained",),
     events: str = "predicted",
     train: Sequence[Record] | None = None,
+    group_by: str = "combination",
     resamples: int = 1000,
     seed: int = 0,
     batch_size: int = 64,
@@ -59,6 +60,7 @@ def evaluate_checkpoint(
         decodings: ``constrained``, ``free`` or both.
         events: the events that MEAE is asked about, ``predicted`` or ``gold``; see ``umie.evaluation.evaluate``.
         train: training records, for the baselines.
+        group_by: the groups of records that are also scored by themselves; see ``umie.scoring.groups``.
         resamples: the number of resamples for intervals and tests.
         seed: their seed.
         batch_size: queries per batch.
@@ -108,6 +110,7 @@ def evaluate_checkpoint(
                     own,
                     predictions or [],
                     tasks=[name],
+                    group_by=group_by,
                     main={name: selection.tasks[name].measure},
                     other=others,
                     train=train,
@@ -121,5 +124,7 @@ def evaluate_checkpoint(
             resamples,
             seed,
             {name: reason for report in reports for name, reason in report.left_out.items()},
+            {name: found for report in reports for name, found in report.groundings.items()},
+            group_by,
         )
     return results

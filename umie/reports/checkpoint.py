@@ -28,6 +28,7 @@ from umie.reports.checkpoint_page import notes_of, page
 from umie.reports.gates import draw_gates
 from umie.reports.score_figure import draw_labels, draw_scores
 from umie.scoring import check_modality, has_modality, to_json
+from umie.scoring.groups import check_grouping
 from umie.types import SPLITS, check_image_policy
 from umie.versions import file_digest, versions
 
@@ -51,6 +52,7 @@ class EvaluationOptions:
         train: training records for the baselines, in the same format.
         tasks: the tasks to score; None scores those that both the data and the checkpoint support.
         modality: score only the records of one modality of M2E2 or of one combination, such as ``T+A``, or ``all``.
+        group_by: the groups of records that are also scored by themselves: ``combination``, ``items``, ``alignment``.
         title: a name of the data in the report.
         limit: evaluate only the first records.
         decodings: ``constrained``, ``free``, or both to compare them.
@@ -77,6 +79,7 @@ class EvaluationOptions:
     train: Path | None = None
     tasks: Sequence[str] | None = None
     modality: str = "all"
+    group_by: str = "combination"
     title: str | None = None
     limit: int | None = None
     decodings: Sequence[str] = ("constrained",)
@@ -120,6 +123,7 @@ def evaluate_to_folder(
     check_saved(options.model)
     _check_folder(options.output, options.overwrite)
     check_modality(options.modality)
+    check_grouping(options.group_by)
     if options.missing_images is not None:
         check_image_policy(options.missing_images)
     for medium in options.blind or ():
@@ -150,6 +154,7 @@ def evaluate_to_folder(
             decodings=options.decodings,
             events=options.events,
             train=train,
+            group_by=options.group_by,
             resamples=options.resamples,
             seed=options.seed,
             batch_size=options.batch_size,

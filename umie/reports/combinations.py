@@ -11,7 +11,7 @@ from umie.experiments.expand import Cell
 from umie.experiments.grid_run import GridRun
 from umie.records.places import LETTERS
 from umie.reports.tables import markdown_table, markdown_text
-from umie.scoring.measures import COMBINATIONS
+from umie.scoring.groups import COMBINATIONS
 
 
 class _Scores(NamedTuple):

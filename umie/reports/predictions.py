@@ -115,6 +115,7 @@ def score_files(
     *,
     tasks: Sequence[str] | None = None,
     modality: str = "all",
+    group_by: str = "combination",
     resamples: int = 1000,
     seed: int = 0,
 ) -> FileScores:
@@ -129,7 +130,15 @@ def score_files(
     other = None if files.other is None else read_predictions(files.other, gold, files.gold, tasks)
     train = None if files.train is None else list(files.source(files.train).records())
     report = score_predictions(
-        records, predictions, tasks=tasks, modality=modality, other=other, train=train, resamples=resamples, seed=seed
+        records,
+        predictions,
+        tasks=tasks,
+        modality=modality,
+        group_by=group_by,
+        other=other,
+        train=train,
+        resamples=resamples,
+        seed=seed,
     )
     predicted = [one.record for one in predictions]
     unknown = {line.task: unknown_labels(line.task, predicted, records) for line in report.main_lines()}

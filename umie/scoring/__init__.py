@@ -1,7 +1,8 @@
 """Scores: strict and diagnostic F1 with intervals, baselines, tests between systems, and the published scorer."""
 
 from umie.scoring.baselines import baseline_score
-from umie.scoring.measures import MEASURES, MODALITIES, Measure, modality_of
+from umie.scoring.groups import GROUPINGS, MODALITIES, modality_of
+from umie.scoring.measures import MEASURES, Measure
 from umie.scoring.predictions import GoldLine, Prediction, read_gold, read_predictions
 from umie.scoring.released import Released, released_score
 from umie.scoring.report import Line, Report, Versus, to_json
@@ -10,6 +11,7 @@ from umie.scoring.scorer import annotated_tasks, check_modality, has_modality, s
 from umie.scoring.strict import score_of_sheet, scores_by_combination, strict_score, strict_sheet
 
 __all__ = [
+    "GROUPINGS",
     "MEASURES",
     "MODALITIES",
     "GoldLine",

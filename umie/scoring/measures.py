@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 from umie.records import Record
 from umie.scoring import events, groundings, mentions
 from umie.scoring.counts import Tally, tally_sets
 from umie.tasks import registry
-
-MODALITIES = ("text-only", "image-only", "multimedia")
-COMBINATIONS = tuple("+".join(some) for size in range(1, 5) for some in combinations("TIAV", size))
-"""The combinations of text and media that a record can have; see ``Record.combination``."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +89,3 @@ def measures_of(task: str) -> list[Measure]:
 
     equal_items = Measure(built.kind, "strict", count, "Items are equal; a repeated prediction counts once.")
     return [measure for measure in MEASURES if measure.kind == built.kind] or [equal_items]
-
-
-def modality_of(record: Record) -> str:
-    """Return the modality of M2E2 that a record belongs to, by whether it has a text, an image, or both.
-
-    It does not depend on the system, so that all systems are scored on the same items. Source: M2E2 is scored on
-    sentences, on images, and on pairs of both that show one event. A record with a sound or a video belongs to none of
-    them, and to its combination, such as ``T+A``.
-    """
-    combination = record.combination
-    return dict(zip(("T", "I", "T+I"), MODALITIES, strict=True)).get(combination, combination)

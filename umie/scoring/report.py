@@ -33,7 +33,7 @@ class Line:
     task: str
     measure: str
     average: str  # ``micro``, or ``macro`` over labels
-    modality: str  # ``all``, the modality of M2E2, or the combination of text and media, e.g. ``T+A``
+    modality: str  # ``all``, or a group: the modality of M2E2, a combination of text and media, e.g. ``T+A``, ...
     definition: str  # when an item is correct
     records: int
     score: Score
@@ -59,6 +59,7 @@ class Report:
     seed: int
     left_out: dict[str, str] = field(default_factory=dict)  # why a task, or ``released`` of a task, is missing
     groundings: dict[str, Groundings] = field(default_factory=dict)  # of tasks whose items places show
+    group_by: str = "combination"  # what the groups of records are; see ``umie.scoring.groups``
 
     @cached_property
     def grounding_lines(self) -> dict[str, list[GroundingLine]]:
@@ -81,8 +82,8 @@ class Report:
                 yield task, modality, lines
             seen.add(task)
 
-    def by_combination(self) -> Iterator[Line]:
-        """Yield micro scores of each task for each combination of media, or modality of M2E2.
+    def by_group(self) -> Iterator[Line]:
+        """Yield micro scores of each task for each group of records, such as combinations of media.
 
         Of the main measure, and of ``grounded`` if places show items.
         """
@@ -147,6 +148,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "resamples": report.resamples,
         "seed": report.seed,
         "level": LEVEL,
+        "group_by": report.group_by,
         "measures": [line(item) for item in report.lines],
         "groundings": {
             task: [{**item._asdict(), "interval": list(item.interval)} for item in lines]

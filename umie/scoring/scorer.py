@@ -15,8 +15,8 @@ from umie.scoring.baselines import baseline_of
 from umie.scoring.counts import Tally
 from umie.scoring.grounding_errors import Groundings, diagnose
 from umie.scoring.groundings import KINDS, has_places
-from umie.scoring.measures import COMBINATIONS, MODALITIES, Measure, measures_of, modality_of
-from umie.scoring.mentions import EVENT_KINDS
+from umie.scoring.groups import COMBINATIONS, MODALITIES, check_grouping, groups_of, modality_of
+from umie.scoring.measures import Measure, measures_of
 from umie.scoring.predictions import Prediction
 from umie.scoring.released import Released, has_released_scorer, released_score
 from umie.scoring.report import Line, Report, Versus
@@ -38,6 +38,7 @@ def score_predictions(
     *,
     tasks: Sequence[str] | None = None,
     modality: str = ALL,
+    group_by: str = "combination",
     main: Mapping[str, str | None] | None = None,
     other: Sequence[Prediction] | None = None,
     train: Sequence[Record] | None = None,
@@ -50,9 +51,9 @@ def score_predictions(
         gold: the annotated records; those with proposed places are compared by their ``gold``.
         predictions: one for each record, in the same order.
         tasks: the registered tasks to score; None scores those that records of the modality are annotated for.
-        modality: ``all`` scores all records together, and also each combination of text and media by itself if there
-            are several (of events with no other media than images: each modality of M2E2); the name of a modality of
-            M2E2 or of a combination, such as ``T+A``, scores only its records.
+        modality: ``all`` scores all records; the name of a combination of text and media, such as ``T+A``, or of a
+            modality of M2E2 only its own.
+        group_by: the groups of records that are also scored by themselves, if there are several: see ``groups_of``.
         main: the measure of ``Task.measure`` that each task is judged by, reported first; by default, and for tasks
             without one, the strict measure. A system that a task is not judged by ``grounded`` for was not asked for
             places: if it names none, the measures of places are left out. By default, it was asked.
@@ -72,6 +73,7 @@ def score_predictions(
         if len(side) != len(gold):
             raise UmieError(f"{len(side)} predictions for {len(gold)} records: pass one for each, in the same order")
     check_modality(modality)
+    check_grouping(group_by)
     for task in tasks or ():
         task_class(task)  # raises if it is unknown
     asked, gold = gold, [record.annotated for record in gold]
@@ -93,7 +95,8 @@ def score_predictions(
         own = [asked[row] for row in rows]
         judged_by = None if main is None else main.get(task)
         points = main is None or judged_by is not None
-        new = list(_lines(task, modality, judged_by, points, wanted, own, found, train, resamples, seed))
+        groups = list(_groups(task, modality, group_by, wanted, found))
+        new = list(_lines(task, groups, judged_by, points, wanted, own, found, train, resamples, seed))
         lines += new
         kind, answers = task_class(task).kind, [one.record for one in found[0]]
         if kind in KINDS and not _has_strings(task, found[0]):
@@ -107,7 +110,7 @@ def score_predictions(
             left_out[f"released {task}"] = "it needs the offsets of all mentions"
         elif has_released_scorer(task):
             released.append(released_score(task, answers, wanted))
-    return Report(lines, released, resamples, seed, left_out, groundings)
+    return Report(lines, released, resamples, seed, left_out, groundings, group_by)
 
 
 def check_modality(name: str) -> None:
@@ -141,7 +144,7 @@ def unknown_labels(task: str, predictions: Sequence[Record], gold: Sequence[Reco
 
 def _lines(
     task: str,
-    modality: str,
+    groups: Sequence[tuple[str, Sequence[int]]],
     main: str | None,
     points: bool,
     gold: Sequence[Record],
@@ -157,7 +160,6 @@ def _lines(
     ``points`` whether they were asked for places.
     """
     measures = sorted(measures_of(task), key=lambda measure: measure.name != main)  # the main one first
-    groups = list(_groups(task, modality, gold, sides))
     guesses: dict[str, list[Record]] = {}
     for measure in measures:
         if not measure.strings and _has_strings(task, sides[0]):
@@ -200,20 +202,17 @@ def _lines(
 
 
 def _groups(
-    task: str, modality: str, gold: Sequence[Record], sides: Sequence[Sequence[Prediction]]
+    task: str, modality: str, group_by: str, gold: Sequence[Record], sides: Sequence[Sequence[Prediction]]
 ) -> Iterator[tuple[str, list[int]]]:
-    """Yield names and rows of records to score together: all, and each combination of media if there are several.
+    """Yield names and rows of records to score together: all, and each group if there are several.
 
-    Those without items are left out. If all records of events belong to modalities of M2E2, these are the groups.
+    Those without items are left out. If all records belong to one modality of M2E2, ``all`` has its name.
     """
-    kinds, names = [record.combination for record in gold], COMBINATIONS
-    is_of_m2e2 = task_class(task).kind in EVENT_KINDS and set(map(modality_of, gold)) <= {*MODALITIES}
-    if is_of_m2e2:
-        kinds, names = list(map(modality_of, gold)), MODALITIES
-    present = [name for name in names if name in kinds]
-    yield (present[0] if len(present) == 1 and is_of_m2e2 else modality), list(range(len(gold)))
+    of_each, names = groups_of(task, gold, group_by)
+    present = [name for name in names if name in of_each]
+    yield (present[0] if len(present) == 1 and names is MODALITIES else modality), list(range(len(gold)))
     for name in present if len(present) > 1 else ():
-        rows = [row for row, kind in enumerate(kinds) if kind == name]
+        rows = [row for row, group in enumerate(of_each) if group == name]
         if any(_has_items(task, gold[row], [side[row] for side in sides]) for row in rows):
             yield name, rows
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from umie.errors import UmieError
 from umie.records import Record
-from umie.scoring.measures import COMBINATIONS, measures_of
+from umie.scoring.groups import COMBINATIONS
+from umie.scoring.measures import measures_of
 from umie.scoring.resampling import bootstrap_sums, interval
 from umie.scoring.score_sheet import Sheet, f1_of_sums
 

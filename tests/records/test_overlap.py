@@ -109,3 +109,20 @@ def test_tiny_boxes_are_compared():
     tiny = Region((0, 0, 1e-200, 1e-200))
     assert place_iou(tiny, tiny) == 1
     assert place_iou(tiny, Region((0, 0, 1e-190, 1e-190))) == 0
+
+
+@pytest.mark.slow
+def test_masks_overlap_as_pycocotools_says():
+    coco = pytest.importorskip("pycocotools.mask", reason="needs pycocotools")
+    drawn = np.random.default_rng(0)
+    for _ in range(500):
+        size = tuple(int(side) for side in drawn.integers(1, 40, 2))
+        one, other = (Mask.of(drawn.random(size) < drawn.choice([0.02, 0.3, 0.8, 1])) for _ in range(2))
+        if not (one.area and other.area):
+            continue
+        runs = [{"size": list(mask.size), "counts": list(mask.counts)} for mask in (one, other)]
+        encoded = [coco.frPyObjects(own, *own["size"]) for own in runs]
+        ((expected,),) = coco.iou([encoded[0]], [encoded[1]], [0])
+        places = [Region((0, 0, 1, 1), mask=mask) for mask in (one, other)]
+        assert place_iou(*places) == pytest.approx(expected, abs=1e-9)
+        assert coco.area(encoded[0]) == one.area

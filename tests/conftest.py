@@ -1,6 +1,7 @@
 """Shared settings and fixtures: one thread, no network, and objects that are slow to build."""
 
 import dataclasses
+import gc
 import os
 import sys
 
@@ -20,10 +21,11 @@ from umie.evaluation import QueryDataset
 from umie.files import atomic_folder
 from umie.loading import load
 from umie.registry import _loaded
+from umie.reports import style
 
 torch.set_num_threads(1)
 # No deadlines: the cores are shared, so examples may be slow. `make test-slow` draws more of them.
-hypothesis.settings.register_profile("umie", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("umie", deadline=None, max_examples=10)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=200)
 hypothesis.settings.load_profile("umie")
 
@@ -32,6 +34,15 @@ def pytest_collection_modifyitems(items):
     """Begin with the directories whose files take longest, so that no process is left with one of them at the end."""
     long = {"training", "experiments", "bench", "extraction", "cli"}
     items.sort(key=lambda item: item.path.parent.name not in long)
+
+
+def pytest_collection_finish():
+    """Let garbage collection leave out what stays: the imported libraries, and thousands of tests.
+
+    Training collects after each run, which takes a third of a second otherwise.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -43,6 +54,19 @@ def forget_plugins():
             if not part.__module__.startswith(("umie.", "test_")):
                 del registry._parts[name]
     _loaded.clear()
+
+
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """Save blank figures: tests/reports draws them, which takes longer than all else in a small run."""
+
+    def write(figure, file, kind):
+        if kind == "png":
+            Image.new("RGB", (8, 8), "white").save(file, "PNG")
+        else:
+            file.write(b"<svg xmlns='http://www.w3.org/2000/svg'></svg>")
+
+    monkeypatch.setattr(style, "_write", write)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from umie.reports.checkpoint import EvaluationOptions
 
 TASKS = ("mner", "mre", "med", "meae")
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(scope="module")
 def checkpoint(learned_checkpoint, tmp_path_factory):
@@ -43,6 +45,7 @@ def data(tmp_path, monkeypatch, embedded_records):
 
 def of(checkpoint, *more, data="test.jsonl", overwrite=True):
     more += ("--overwrite",) if overwrite else ()
+    more += () if "--resamples" in more else ("--resamples", 100)
     return ("evaluate", "--model", checkpoint, "--data", data, "--images", "photos", "--output", "report", *more)
 
 
@@ -78,7 +81,7 @@ def test_the_scores_equal_those_of_evaluate_and_of_the_predictions_file(umie, da
         some += line["true_positives"]
         again = umie(
             *("evaluate", "--predictions", f"report/predictions-constrained/{task}.jsonl"),
-            *("--gold", "report/gold.jsonl", "--task", task, "--json", "again.json"),
+            *("--gold", "report/gold.jsonl", "--task", task, "--json", "again.json", "--resamples", 100),
         )
         assert again[0] == 0
         measures = json.loads((data / "again.json").read_text())["measures"]
@@ -165,6 +168,8 @@ def test_the_embedded_data_set(umie, data, checkpoint):
         "--output",
         "report",
         "--overwrite",
+        "--resamples",
+        "100",
         "--data",
     )
     code, _, err = umie(*arguments, "dev", "--limit", "9", "--train", "train", "--task", "mner")
@@ -180,7 +185,7 @@ def test_the_embedded_data_set(umie, data, checkpoint):
 
 
 def test_the_embedded_media_set(umie, data, checkpoint):
-    of_media = ("--format", "synthetic_media", "--data", "test", "--limit", "12", "--task", "mner")
+    of_media = ("--format", "synthetic_media", "--data", "test", "--limit", "12", "--task", "mner", "--resamples", 100)
     code, _, err = umie("evaluate", "--model", checkpoint, *of_media, "--output", "report")
     assert code == 0
     assert "upper bounds of F1 for a system without media: mner 0.451" in err

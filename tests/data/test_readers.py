@@ -85,6 +85,7 @@ def test_readers_load_no_torch(name: str) -> None:
     assert answer.stdout.strip() == "False"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format_name", "file"), FILES)
 def test_every_published_line_is_read(format_name: str, file: str) -> None:
     assert len(published(format_name, file)) == COUNTS[format_name, file]

@@ -40,6 +40,7 @@ def same(found, expected):
     assert len(expected) == 1 or (expected[0] - expected[1]).abs().max() > 1e-3 * scale
 
 
+@pytest.mark.slow
 def test_whole_images_and_crops_are_open_clips(reference):
     name, model, prepare = reference
     encoder = registry.build("clip", model=name)
@@ -54,6 +55,7 @@ def test_whole_images_and_crops_are_open_clips(reference):
             same(found.features[row, : len(parts)], model.encode_image(torch.stack([prepare(part) for part in parts])))
 
 
+@pytest.mark.slow
 def test_squared_images_are_open_clips_when_pooled(reference):
     name, model, prepare = reference
     encoder = registry.build("clip", model=name, mode="pool")

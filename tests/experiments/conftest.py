@@ -168,6 +168,11 @@ def finished(tmp_path_factory) -> Finished:
     return Finished(path, output, out.getvalue(), err.getvalue())
 
 
+@pytest.fixture(autouse=True)
+def _blank_figures(blank_figures):
+    """Draw no figures but those of fixtures that several tests share."""
+
+
 @pytest.fixture
 def config_file(tmp_path):
     """Write the small config of a run: ``config_file(seed=1)``; the value ... removes the key."""

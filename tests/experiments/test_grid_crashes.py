@@ -55,6 +55,7 @@ def test_crashed_cells_are_reported_and_run_again(grid_file, umie, tmp_path):
         figure.load()
 
 
+@pytest.mark.slow
 def test_a_killed_cell_is_reported(grid_file, umie, tmp_path):
     """It prints bytes that are not text before it is killed."""
     output = tmp_path / "run"

@@ -237,6 +237,7 @@ def wait_until(condition, seconds: float, what: str):
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes below /proc")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_killed_grid_ends_its_cell_which_has_the_same_result_later(finished, start_umie, umie, run, tmp_path):
     """One cell has a result; the other, whose result is incomplete, runs, is killed, and runs again.

@@ -93,7 +93,7 @@ def test_what_is_no_annotation(items):
 
 
 COMPOSED = (
-    {"tasks": ["mner"]}, {"tasks": "mner"}, {"tasks": {"mner": None}}, {"tasks": {"mner": ["person"]}},
+    {"tasks": ["mne"]}, {"tasks": [3]}, {"tasks": "mner"}, {"tasks": {"mner": None}}, {"tasks": {"mner": ["person"]}},
     {"tokenizer": "google/flan-t5-small"}, {"visual_embedding": "x"}, {"visual_embedding": [1]},
     {"max_input_tokens": "many"}, {"max_target_tokens": 0}, {"encoder": None}, {"encoder": ["tiny"]}, {"fusion": 3},
 )  # fmt: skip

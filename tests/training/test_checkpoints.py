@@ -42,6 +42,7 @@ def unbroken(tmp_path_factory):
     return folder, model, measured
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_a_random_step_resumes_bit_for_bit(unbroken, tmp_path):
     folder, model, _ = unbroken
     step = random.randint(4, 13)

@@ -49,6 +49,7 @@ PAIR_FRAMES: Mapping[Medium, tuple[str, ...]] = {
     "audio": ("{0} speaks before {1}", "{1} , after {0} !"),
 }
 EVENT_FRAMES = ("{0} and the {1}", "the {1} with {0} !")  # with the name of the agent and the trigger
+EVENT_WORDS = {label: words[0] for label, words in EVENT_TRIGGERS.items()}  # one for each type: the set is about media
 # With the names of agent and target and the trigger. The word before a name tells the role, in either order.
 AGENT_FIRST_FRAMES = ("The {2} by {0} against {1} .", "By {0} , against {1} : the {2} !")
 AGENT_LAST_FRAMES = ("The {2} against {1} by {0} .", "Against {1} , by {0} : the {2} !")
@@ -159,7 +160,7 @@ def event_content(
             arguments[0] = replace(arguments[0], span=acting)
         else:
             frame = rng.choice(AGENT_FIRST_FRAMES if is_first else AGENT_LAST_FRAMES)
-            word = rng.choice(EVENT_TRIGGERS[label])
+            word = EVENT_WORDS[label]
             fields["text"], (acting, suffering, trigger) = fill(frame, *rng.sample(names, 2), word)
             arguments = [Argument("Agent", acting), Argument("Target", suffering)]
     fields["events"] = (Event(label, trigger, tuple(arguments), *heard),)

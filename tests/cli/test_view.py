@@ -161,6 +161,15 @@ def test_places_that_are_hard_to_show(umie, tmp_path, monkeypatch):
     assert "after the end of the sound (1.00 s): S2" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
+def test_a_long_list_of_items_is_folded(umie, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, folded in ((30, False), (31, True)):
+        entities = [{"type": "x", "span": [2 * index, 2 * index + 1]} for index in range(number)]
+        (tmp_path / "a.jsonl").write_text(json.dumps({"text": "a " * number, "entities": entities}) + "\n")
+        assert umie("view", "a.jsonl")[0] == 0
+        assert (f"<summary>{number} items</summary>" in (tmp_path / "a.html").read_text()) == folded
+
+
 def test_pointing_at_an_item_fades_the_others(umie, media, tmp_path):
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:

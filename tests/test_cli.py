@@ -209,7 +209,7 @@ def test_plan_shows_the_state_of_cells(umie, grid, tmp_path):
     torn = results.read_bytes() + b'{"hash": "'
     results.write_bytes(torn)
     _, out, err = umie("ablate", grid, "--plan")
-    assert [row[3] for row in rows_of(out)] == ["ok", "to run", "crashed", "to run"]
+    assert [row[3] for row in rows_of(out)] == ["ok", "to run", "failed", "to run"]
     assert "results.jsonl:3: not a result: " in err
     assert results.read_bytes() == torn  # only a run, which has the lock, repairs it
 

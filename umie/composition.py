@@ -158,7 +158,7 @@ def unnamed_places(tasks: Iterable[Task[Any]], media: Collection[Medium]) -> str
 
 def _task_options(tasks: Any) -> dict[str, Mapping[str, Any]]:
     """Return the options of each given task; raise UmieError if they are neither a mapping nor names."""
-    if isinstance(tasks, list | tuple) and all(isinstance(name, str) for name in tasks):
+    if isinstance(tasks, list | tuple) and all(isinstance(name, str) and tasks.count(name) == 1 for name in tasks):
         return {name: {} for name in tasks}
     example = "pass the options of each task, such as {'mner': {'labels': ['person', 'place']}}, or names: ['mner']"
     check_kind("tasks", tasks, Mapping | None, example)
@@ -241,7 +241,7 @@ def resolve_parts(
         elif "name" not in options:
             known = ", ".join(registry.names())
             raise UmieError(f"the {slot} {options} has no name: add 'name', one of {known}, next to its options")
-        registry.check(options.get("name", ""), {key: value for key, value in options.items() if key != "name"})
+        registry.check(options["name"], {key: value for key, value in options.items() if key != "name"})
         if slot in ENCODER_SLOTS.values():
             check_medium(slot, registry.get(options["name"]))
         parts[slot] = options

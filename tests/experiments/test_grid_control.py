@@ -90,7 +90,7 @@ def test_only_failed_runs_what_crashed(ablate, tmp_path):
     assert "umie: 1 of 2 cells failed" in err
     fixed.touch()
     code, out, _ = ablate("--plan", "--only-failed", **changes)
-    assert states(out) == [("raises", 0, "crashed"), ("text_only", 0, "not chosen")]
+    assert states(out) == [("raises", 0, "failed"), ("text_only", 0, "not chosen")]
     assert "to run: 1 of 2 cells, 1 at a time" in out
     assert ablate("--only-failed", **changes)[0] == 0
     assert ran(output) == [("raises", 0)] * 2

@@ -2,7 +2,6 @@
 
 import pytest
 from grid_helpers import cells_in_process, lines_of, write_plugin
-from PIL import Image
 
 from umie.experiments.scheduler import RESULTS
 
@@ -51,8 +50,7 @@ def test_crashed_cells_are_reported_and_run_again(grid_file, umie, tmp_path):
     assert (output / RESULTS).read_bytes().startswith(before)
     (added,) = lines_of(output)[2:]
     assert (added["hash"], added["status"]) == (lines["raises"]["hash"], "ok")
-    with Image.open(output / "figure.png") as figure:
-        figure.load()
+    assert (output / "figure.png").exists()
 
 
 @pytest.mark.slow

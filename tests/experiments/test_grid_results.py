@@ -32,7 +32,7 @@ def packed(finished, tmp_path_factory):
 
 
 def reseal(line, **changes):
-    return sealed({key: value for key, value in {**line, **changes}.items() if key != "checksum"})
+    return sealed({key: value for key, value in {**line, **changes}.items() if key != "seal"})
 
 
 def change_results(folder, change):
@@ -354,7 +354,7 @@ def test_seeds_of_two_machines_are_joined(finished, packed, tmp_path):
     for number, cell in enumerate(grid["cells"]):
         names[cell["hash"]] = f"{number:012x}"
         cell |= {"hash": names[cell["hash"]], "seed": 1}
-    write_sealed(other / GRID_FILE, {key: value for key, value in grid.items() if key != "checksum"})
+    write_sealed(other / GRID_FILE, {key: value for key, value in grid.items() if key != "seal"})
     for old, new in names.items():
         (other / "cells" / old).rename(other / "cells" / new)
     change_results(other, lambda line: reseal(line, hash=names[line["hash"]], seed=1))

@@ -19,7 +19,7 @@ from umie.experiments.expand import plan, read_grid
 from umie.experiments.results import RESULTS, append_result, read_results
 from umie.records import read_jsonl
 
-VARYING = ("seconds", "memory", "disk", "checksum")  # keys that may differ between two runs of a cell
+VARYING = ("seconds", "memory", "disk", "seal")  # keys that may differ between two runs of a cell
 
 
 def cells_of(finished):
@@ -174,7 +174,7 @@ def test_a_damaged_line_is_reported_and_restored_from_the_directory_of_the_cell(
 def test_a_result_can_contain_unicode_line_separators(finished, tmp_path):
     first, _ = finished.lines
     line = {**first, "status": "crashed", "error": "ValueError: one\u2028two\u0085three", "traceback": "\x0c\u2029"}
-    del line["checksum"]
+    del line["seal"]
     (tmp_path / RESULTS).write_text(json.dumps(line, ensure_ascii=False) + "\n")
     assert read_results(tmp_path, {first["hash"]: "gated"}, TASKS) == {first["hash"]: line}
 

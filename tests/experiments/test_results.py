@@ -8,8 +8,10 @@ import pytest
 
 from umie.errors import UmieError
 from umie.experiments.results import (
+    CHECKSUM,
     RESULT,
     RESULTS,
+    _intact,
     append_result,
     cell_folder,
     parse_result,
@@ -17,7 +19,7 @@ from umie.experiments.results import (
     read_results,
     sealed,
 )
-from umie.files import parse_json
+from umie.files import json_text, parse_json
 from umie.versions import file_digest
 
 SCORE = {"f1": 0.5, "precision": 0.25, "recall": 1.0, "interval": [0.4, 0.6], "dropped": 0, "gold": 3, "predicted": 4}
@@ -90,6 +92,8 @@ def test_a_cell_runs_again_if_both_of_its_results_are_damaged(grid):
         json.dumps({**OTHER, "metrics": None}), json.dumps({**OTHER, "metrics": {"mner": {"f1": "0.5"}, "mre": {}}}),
         json.dumps({**OTHER, "metrics": {"mner": SCORE}}), json.dumps({**OTHER, "health": 3}),
         json.dumps({**OTHER, "hash": "a1b2"}), '{"a": ' + "9" * 5000 + "}",
+        json.dumps({**OTHER, "seal": "0" * 16, "x": "\ud800"}),
+        '{"hash": "c3d4", "status": "ok", "seal": "0", "x": ' + "[" * 992 + "]" * 992 + "}",
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_result_is_reported_in_one_line(grid, text):
@@ -152,10 +156,10 @@ def test_mutated_results_never_change_in_silence(grid, number):
         results, damage = read(grid(lines, {"c3d4": cell}), repair=False)
         for name, line in results.items():
             values = {key: line.get(key) for key in written[name]}
-            if "checksum" in line:
+            if CHECKSUM in line:
                 assert line == written[name], lines
             else:  # the name of this key was changed, and the values were not
-                assert {**values, "checksum": written[name]["checksum"]} == written[name], lines
+                assert {**values, CHECKSUM: written[name][CHECKSUM]} == written[name], lines
         if set(results) != set(written):
             assert damage or not lines.endswith(b"\n") or lines.count(b"\n") < 2
 
@@ -172,6 +176,16 @@ def test_results_cut_at_any_byte_lose_only_the_line_that_was_being_written(grid)
         for line in (second, first):
             append_result(output / RESULTS, line)
         assert read(output)[0] == {"a1b2": first, "c3d4": second}
+
+
+def test_reading_many_lines_at_once_is_reading_each(grid):
+    rng = random.Random(5)
+    drawn = [{**mutated_value(LINE, rng), "hash": f"{number:04x}", "text": "ü \u2028 \x7f"} for number in range(50)]
+    lines = list(map(sealed, drawn))
+    texts = [(json_text(line) + "\n").encode() for line in lines]
+    assert _intact(texts) == [parse_json(text.decode()) for text in texts]
+    for broken in (texts[7][:-2], texts[7].replace(b"0007", b"0008"), b"\n", b"[]\n"):
+        assert _intact([*texts[:3], broken, *texts[3:5]]) is None
 
 
 def mutated_value(value, rng):
@@ -206,7 +220,7 @@ def test_results_with_other_values_and_no_checksum_are_read_or_refused(number):
         if json.dumps(line) == json.dumps(LINE):
             continue
         with pytest.raises(UmieError):  # with the checksum of the original
-            parse_result(json.dumps({**line, "checksum": sealed(LINE)["checksum"]}))
+            parse_result(json.dumps({**line, CHECKSUM: sealed(LINE)[CHECKSUM]}))
 
 
 def test_a_checksum_does_not_depend_on_spacing():

@@ -181,7 +181,7 @@ def test_the_page_names_grounded_tasks(grid_run, tmp_path, grounded):
     write_report(grid_run({("gated", 0): {"mner": 0.5, "mre": 0.7}}, tasks=tasks), tmp_path)
     page = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert page.count("(`grounded`)") == 1
-    assert f"{grounded.upper()}: an item is correct only if the places" in page
+    assert f"*{grounded.upper()}*: an item is correct only if the places" in page
 
 
 def test_scores_by_combination_of_media_and_what_is_possible_without_some(grid_run, tmp_path):

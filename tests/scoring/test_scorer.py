@@ -145,7 +145,8 @@ def test_events_have_one_split():
     names = {line.modality for line in evaluate([*EVENTS, heard]).lines if line.task == "med"}
     assert names == {"all", "T", "I", "T+I", "A"}
     assert {line.modality for line in evaluate([heard]).lines} == {"all"}
-    assert "text or image" not in {line.measure for line in evaluate([*EVENTS, heard]).lines}
+    lines = evaluate([*EVENTS, heard]).lines
+    assert {line.modality for line in lines if line.measure == "text or image"} == {"T+I"}
     assert modality_of(heard) == "A"
     assert {line.records for line in evaluate([*EVENTS, heard], modality="text-only").lines} == {1}
 
@@ -308,6 +309,10 @@ def test_records_can_be_grouped_by_the_number_of_their_items():
     found = {line.modality: (line.records, line.score.gold) for line in evaluate(gold, group_by="items").lines}
     assert found == {"all": (6, 14), "1 item": (2, 2), "3 items": (1, 3), "4 or more items": (2, 9)}
     assert to_json(evaluate(gold, group_by="items"))["group_by"] == "items"
+    pairs = tuple(Relation(kind, ANN, BOB) for kind in ("none", "peer", "none"))
+    assert groups_of("mre", [Record(TEXT, relations=pairs)], "items")[0] == ["1 item"]
+    report = evaluate([BOTH], group_by="items")
+    assert "text or image" in {line.measure for line in report.lines if line.task == "med"}
     with pytest.raises(UnknownNameError, match="Unknown grouping 'item'. Did you mean 'items'"):
         evaluate(gold, group_by="item")
 
@@ -320,6 +325,13 @@ def test_records_can_be_grouped_by_whether_text_and_media_show_the_same_items():
     report = evaluate(gold, group_by="alignment")
     found = {line.modality: (line.records, line.score.gold) for line in report.lines if line.name == "strict"}
     assert found == {"all": (6, 6), "aligned": (1, 1), "unaligned": (2, 3)}
+    alone = evaluate([gold[0], gold[-1]], group_by="alignment")
+    assert {line.modality for line in alone.lines} == {"all", "aligned"}
+    shown = Event("meet", MET, (Argument("Agent", segments=(0,)),))
+    media["tasks"] = ("med",)
+    cases = ((shown, "aligned"), (replace(shown, trigger=None), "unaligned"), (Event("meet", MET), "unaligned"))
+    for event, name in cases:
+        assert groups_of("med", [Record(TEXT, events=(event,), **media)], "alignment")[0] == [name]
     pair = Relation("peer", ANN, None, Places(segments=(0,)), Places(segments=(0,)))
     half = Record(TEXT, relations=(pair, replace(pair, tail=ANN)), **{**media, "tasks": ("mre",)})
     whole = replace(half, relations=(replace(pair, tail=ANN),))

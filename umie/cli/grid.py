@@ -83,7 +83,8 @@ def compare(
         found = corrected(compare_pairs(counts, pairs, tasks))
     if not found:
         for name in (variant, against):
-            if name is not None and name in results.counts and not results.counts[name]:
+            own = [cell for cell in results.cells if cell.variant == name]
+            if own and not any(results.status(cell) == "ok" for cell in own):
                 raise UmieError(f"{path}: no cell of {name!r} is finished: run umie ablate again, then compare it")
         raise UmieError(f"{path}: nothing to compare: no two cells have the same seed and results by record")
     show_page(compared_table(found) + "\n")

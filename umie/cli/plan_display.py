@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 def print_plan(plan: Plan, output: Path) -> None:
     """Print the cells of a grid, the work that they share, and what they will cost."""
+    from umie.experiments.results import state_of
+
     chosen = {cell.hash for cell in plan.chosen}
 
     def state(cell: Cell) -> str:
         known = plan.results.get(cell.hash)
-        return "to run" if known is None and cell.hash in chosen else (known or {}).get("status", "not chosen")
+        return state_of(known) if known is not None else "to run" if cell.hash in chosen else "not chosen"
 
     print_cells([(cell, state(cell)) for cell in plan.cells])
     sizes = ""

@@ -31,6 +31,7 @@ class EmbeddedSet:
             if it is not known.
         smallest: the least number of records with one of each kind.
         unit: what the numbers of the config count.
+        version: of what is drawn for the same config; results of other versions are results on other data.
         unseen: what a model that sees only the text is without.
     """
 
@@ -42,6 +43,7 @@ class EmbeddedSet:
     smallest: int
     unit: str
     unseen: str
+    version: int = 1
     ceilings_by_combination: Callable[[Any, Collection[str]], ByCombination] = lambda config, grounded: {}
 
     def records(self, config: Any, split: str) -> Iterator[Record]:
@@ -88,6 +90,7 @@ EMBEDDED: Mapping[str, EmbeddedSet] = {
         smallest=2,
         unit="records of each combination",
         unseen="media",
+        version=2,  # one word for each type of event
         ceilings_by_combination=_media_ceilings_by_combination,
     ),
 }

@@ -29,7 +29,7 @@ from umie.files import atomic_write, decode_utf8, json_text, open_regular
 
 MAX_BYTES = 1 << 27  # of an archive when it is unpacked; its counts take several times as much memory
 MAX_LINE_BYTES = 1 << 26
-_FORMAT = "umie grid archive 1"
+_FORMAT = "umie grid archive 2"
 _GZIP = b"\x1f\x8b"
 
 

@@ -13,7 +13,6 @@ import umie
 from umie.errors import UmieError, at
 from umie.experiments.results import read_sealed, write_sealed
 from umie.experiments.scored_tasks import ScoredTask, f1_name, measure_of
-from umie.scoring.report import grounded_note
 from umie.tasks import task_class
 from umie.versions import file_digest
 
@@ -147,7 +146,7 @@ def _terms(run: GridRun) -> dict[str, str]:
     if any(task_class(one.task).is_staged and not one.is_oracle for one in run.scored):
         found["MEAE"] = "arguments are extracted for the events that MED predicted."
     if grounded := [one.title for one in run.scored if measure_of(run.grid.first, one.task)]:
-        found["Grounded"] = grounded_note(grounded)
+        found[", ".join(grounded)] = "an item is correct only if the places that show it are, too (`grounded`)."
     about, path = ("an image", "the visual path") if of_images else ("media", "the encoders and the embedding of media")
     found["Gate"] = f"mean over the queries about {about}."
     found["Gate closed"] = f"share of them with g <= 0, which blocks {path}."

@@ -12,7 +12,7 @@ from umie.errors import UmieError, check_keys
 from umie.experiments.archive import is_archive, read_archive
 from umie.experiments.comparison import counts_in, options_by_slot
 from umie.experiments.grid_file import GridCell, GridFile, Reference, read_grid_file
-from umie.experiments.results import cell_folder, read_results
+from umie.experiments.results import cell_folder, read_results, state_of
 from umie.experiments.scored_tasks import ScoredTask
 from umie.experiments.statistics import BySeed
 
@@ -101,8 +101,8 @@ class GridResults:
         return found
 
     def status(self, cell: GridCell) -> str:
-        """Return ``ok``, ``crashed``, or ``not run``."""
-        return str(self.results.get(cell.hash, {}).get("status", "not run"))
+        """Return ``ok``, ``failed`` or ``not run``."""
+        return state_of(self.results.get(cell.hash))
 
     def cell(self, variant: str, seed: int) -> GridCell:
         """Return the cell of a variant and a seed; raise UmieError if there is none."""
@@ -124,7 +124,7 @@ class GridResults:
         check_keys("scored task", [task], self.tasks)
         name = f"{cell.variant}, seed {cell.seed}"
         if self.status(cell) != "ok":
-            raise UmieError(f"{self.path}: {name} has no predictions, because it is {self.status(cell)}")
+            raise UmieError(f"{self.path}: {name} has no predictions: {self.status(cell)}")
         (scored,) = (one for one in self.scored if one.key == task)
         path = cell_folder(self.path, cell.hash) / f"{scored.file_name}.jsonl"
         if not path.is_file():

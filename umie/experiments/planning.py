@@ -108,7 +108,7 @@ def plan_grid(
         json_text(encoder)
         for cell in cells
         if results.get(cell.hash, {}).get("status") == "ok"
-        and Path(cell.config.features.folder or output / "features").is_dir()  # not that of merged results
+        and Path(cell.config.features.folder or output / "features").is_dir()  # merged results have no features here
         for encoder in stored_encoders(cell.config).values()
     }
     known = {hash_: costs[key] for hash_ in starts if (key := _start_key(hash_)) in costs}

@@ -371,7 +371,7 @@ def _embedded(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem
     tasks = {
         name: {"labels": list(kind.labels[name]), **given} for name, given in one.tasks.items() if name in annotated
     }
-    fingerprint = hash_of({one.format: asdict(config), "umie": umie.__version__})
+    fingerprint = hash_of({one.format: asdict(config), "umie": umie.__version__, "drawn": kind.version})
     folder = output / f"data-{fingerprint}"
     files = {split: str(folder / f"{split}.jsonl") for split in SPLITS}
     if not is_intact(folder):

@@ -24,7 +24,7 @@ RESULT = "result.json"  # in the directory of a cell
 COUNTS = "counts.json"  # in the directory of a cell: by task and record, correct, predicted and annotated items
 GATES = "gates.json"  # in the directory of a cell: the gates of queries about records with media, by scored task
 CURVES = "curves.json"  # in the directory of a cell: training loss and mean dev score by step
-CHECKSUM = "checksum"
+CHECKSUM = "seal"  # of the text of a result; "checksum" in earlier versions, which is not checked
 _SEAL = b', "%s": "' % CHECKSUM.encode()  # before the checksum in a line
 _BATCH = 1000  # lines that are read together
 
@@ -87,7 +87,7 @@ def parse_sealed(text: str) -> dict[str, Any]:
     """Return what ``sealed`` returned from its JSON text; raise UmieError if it has no checksum or another one."""
     line = parse_json(text)
     if not isinstance(line, dict) or CHECKSUM not in line:
-        raise UmieError(f"not an object with a {CHECKSUM}, but {shown(line)}")
+        raise UmieError(f"has no checksum ({CHECKSUM!r}), so it is not from this version, or damaged: {shown(line)}")
     check_seal(line)
     return line
 
@@ -105,7 +105,11 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 def check_seal(line: Mapping[str, Any]) -> None:
     """Raise UmieError unless a value has the checksum that ``sealed`` computed."""
-    if line.get(CHECKSUM) != sealed(line)[CHECKSUM]:
+    try:
+        expected = sealed(line)[CHECKSUM]
+    except (ValueError, RecursionError):  # half a character, or too deep: it was never written
+        expected = None
+    if expected is None or line.get(CHECKSUM) != expected:
         raise UmieError("damaged: its checksum does not fit its values")
 
 
@@ -238,8 +242,8 @@ def _lines_of(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
 def _intact(texts: Sequence[bytes]) -> list[dict[str, Any]] | None:
     """Return the values of lines if all of them have their checksum.
 
-    The checksum is that of the text before it, as it was written. Lines are decoded as one list, whose objects share
-    their keys: half the memory and time of one after the other.
+    The checksum is that of the text before it, as ``sealed`` wrote it, so that the values need no further check. Lines
+    are decoded as one list, whose objects share their keys: half the memory and time of one after the other.
     """
     for text in texts:
         values, _, end = text.rpartition(_SEAL)
@@ -275,8 +279,12 @@ def append_result(path: Path, line: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        kept = "the result is kept in the directory of its cell; make room, and run the grid again to go on"
-        raise UmieError(f"{path}: cannot be written: {error.strerror}: {kept}") from error
+        raise UmieError(f"{path}: a result cannot be appended: {error.strerror}") from error
+
+
+def state_of(line: Mapping[str, Any] | None) -> str:
+    """Return what tables say of a cell with this result: ``ok``, ``failed`` or ``not run``."""
+    return "not run" if line is None else {"crashed": "failed"}.get(line["status"], line["status"])
 
 
 def cell_folder(output: Path, hash_: str) -> Path:
@@ -285,8 +293,9 @@ def cell_folder(output: Path, hash_: str) -> Path:
 
 
 def count_others(output: Path, cells: Iterable[str]) -> int:
-    """Return the number of cells in a directory that have a result and are not among the given ones, by hash."""
-    return len({path.parent.name for path in output.glob(f"cells/*/{RESULT}")} - set(cells))
+    """Return the number of finished cells in the results of a directory that are not among the given ones, by hash."""
+    lines = (line for _, _, line in _lines_of(output / RESULTS) if line is not None)
+    return len({line["hash"] for line in lines if line.get("status") == "ok" and "hash" in line} - set(cells))
 
 
 def read_numbers(line: Mapping[str, Any], path: Path, depth: int) -> dict[str, Any]:

@@ -149,7 +149,10 @@ class Runner:
 
     def _end(self, line: _Line) -> None:
         assert self.clock is not None
-        append_result(self.output / RESULTS, line)
+        try:
+            append_result(self.output / RESULTS, line)
+        except UmieError as error:
+            raise UmieError(f"{error}; finished cells keep their results: run the grid again to go on") from error
         self.progress.cells(self.clock.end(line))
 
     def each(self, jobs: Sequence[Job]) -> Generator[_Line]:

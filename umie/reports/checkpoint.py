@@ -28,7 +28,7 @@ from umie.reports.checkpoint_page import notes_of, page
 from umie.reports.gates import draw_gates
 from umie.reports.score_figure import draw_labels, draw_scores
 from umie.scoring import check_modality, has_modality, to_json
-from umie.scoring.groups import check_grouping
+from umie.scoring.groups import GROUPINGS, check_grouping
 from umie.types import SPLITS, check_image_policy
 from umie.versions import file_digest, versions
 
@@ -180,6 +180,7 @@ def evaluate_to_folder(
                 "precision": str(model.dtype).removeprefix("torch."),
                 "seed": options.seed,
                 "resamples": options.resamples,
+                "groups": GROUPINGS[options.group_by],
             },
             "versions": versions("torch", "transformers", "numpy", "scipy"),
         }

@@ -10,6 +10,7 @@ from umie.errors import printable
 from umie.experiments.grid_file import describe
 from umie.experiments.grid_results import GridResults
 from umie.experiments.grid_run import GridRun
+from umie.experiments.results import state_of
 from umie.experiments.scored_tasks import f1_name
 from umie.experiments.summary import MEAN, Row, complete_mean, rows, score, title
 from umie.files import atomic_write
@@ -139,7 +140,7 @@ def _cells(run: GridRun) -> str:
     for cell in run.cells:
         line = run.results.get(cell.hash)
         if line is None or line["status"] != "ok":
-            state = "failed" if line else "not run"
+            state = state_of(line)
             body.append([cell.variant, cell.seed, *[state] * (len(tasks) + 1), "", "", ""])
             continue
         metrics, closed = line["metrics"], line["health"].get("gate_closed")

@@ -93,4 +93,4 @@ def cells_table(results: GridResults) -> str:
     return markdown_table(header, body)
 
 
-_STATES = {"ok": "finished", "crashed": "failed", "not run": "not run"}
+_STATES = {"ok": "finished", "failed": "failed", "not run": "not run"}

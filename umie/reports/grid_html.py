@@ -62,7 +62,7 @@ def html_page(results: GridResults, facts: Sequence[str] = ()) -> str:
         grid=results.grid,
         averaged=", ".join(title(results, key) for key in results.mean_over),
         num_records=sum(results.grid.num_records.values()),
-        states={name: states[name] for name in ("ok", "crashed", "not run") if states[name]},
+        states={name: states[name] for name in ("ok", "failed", "not run") if states[name]},
         versions=[] if facts else list({repr(line["versions"]): line["versions"] for line in finished}.values()),
         variants=Table(header, measured, given),
         bars=[_svg(grid_figure(results, bars, [name])) for name in panel_names(results)] if finished else [],
@@ -142,7 +142,6 @@ def _cells(results: GridResults) -> Table:
     for cell in results.cells:
         line = results.results.get(cell.hash, {})
         state = results.status(cell)
-        state = "failed" if state == "crashed" else state
         if state == "ok":
             scores = [shown_interval(line["metrics"][key]) for key in results.tasks]
             mean = f"{score(line, 'mean', results.mean_over):.3f}"

@@ -14,6 +14,7 @@ from umie.records.no_relation import doubtful_labels
 from umie.records.places import place_name
 from umie.reports.score_figure import draw_labels, draw_scores
 from umie.scoring import Report, read_gold, read_predictions, score_predictions, to_json, unknown_labels
+from umie.scoring.groups import check_grouping
 from umie.tasks import task_class
 from umie.versions import file_digest, versions
 
@@ -124,6 +125,7 @@ def score_files(
     Raises:
         UmieError: a file cannot be read, the files do not belong together, or a task cannot be scored.
     """
+    check_grouping(group_by)
     gold = read_gold(files.source(files.gold))
     records = [line.record for line in gold]
     predictions = read_predictions(files.predictions, gold, files.gold, tasks)

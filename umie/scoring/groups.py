@@ -35,18 +35,19 @@ def groups_of(task: str, records: Sequence[Record], grouping: str) -> tuple[list
 
     - ``combination``: the text and media of the record; of events with no other media than images, M2E2's modality.
     - ``items``: the number of annotated items of the task, e.g. of entities, as in Figure 9 of REAMO (2024).
-    - ``alignment``: ``aligned`` if every item (of a relation, head and tail) is in the text and in another medium, as
-      far as it is annotated; ``unaligned`` if one is only in either. Records without text, media or items are in
-      neither.
+    - ``alignment``: ``aligned`` if every item (of a relation, head and tail; of an event, the trigger, and places of
+      the event or its arguments) has offsets in the text and a place in a medium, otherwise ``unaligned``. Records
+      without text, media or items are in neither.
     """
     built, names = registry.build(task), COMBINATIONS
+    kind = task_class(task).kind
     if grouping == "items":
-        return [SIZES[min(len(built.items(record)), 4)] for record in records], SIZES
+        count = items_of(kind) if kind in KINDS else built.items
+        return [SIZES[min(len(list(count(record))), 4)] for record in records], SIZES
     if grouping == "alignment":
-        kind = task_class(task).kind
         return [_alignment(record, kind) if kind in KINDS else None for record in records], ALIGNMENTS
     found: list[str | None] = [record.combination for record in records]
-    if task_class(task).kind in EVENT_KINDS and set(map(modality_of, records)) <= {*MODALITIES}:
+    if kind in EVENT_KINDS and set(map(modality_of, records)) <= {*MODALITIES}:
         found, names = [modality_of(record) for record in records], MODALITIES
     return found, names
 
@@ -63,11 +64,17 @@ def modality_of(record: Record) -> str:
 
 
 def _alignment(record: Record, kind: str) -> str | None:
-    parts = [
-        (span is not None, any(places))
-        for key, shown in items_of(kind)(record)
-        for span, places in zip(key[1 : 1 + len(shown)], shown, strict=True)
-    ]
+    if kind == "events":
+        parts = [
+            (event.trigger is not None, any(event.places) or any(any(one.places) for one in event.arguments))
+            for event in record.events
+        ]
+    else:
+        parts = [
+            (span is not None, any(places))
+            for key, shown in items_of(kind)(record)
+            for span, places in zip(key[1 : 1 + len(shown)], shown, strict=True)
+        ]
     if not parts or not record.media or not record.text.strip():
         return None
     return ALIGNMENTS[0] if all(told and seen for told, seen in parts) else ALIGNMENTS[1]

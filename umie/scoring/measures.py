@@ -27,7 +27,7 @@ class Measure:
 
     def covers(self, record: Record) -> bool:
         """Return whether the measure is defined for a record."""
-        return not self.visual or "I" in record.combination or record.combination == "T"
+        return not self.visual or "image" in record.media or not record.media
 
 
 def _measure(kind: str, name: str, count: Callable[[Record, Record], Tally], **options: Any) -> Measure:

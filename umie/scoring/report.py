@@ -33,7 +33,7 @@ class Line:
     task: str
     measure: str
     average: str  # ``micro``, or ``macro`` over labels
-    modality: str  # ``all``, or a group: the modality of M2E2, a combination of text and media, e.g. ``T+A``, ...
+    modality: str  # ``all``, or the name of a group, by default of the combination of text and media, e.g. ``T+A``
     definition: str  # when an item is correct
     records: int
     score: Score
@@ -85,7 +85,7 @@ class Report:
     def by_group(self) -> Iterator[Line]:
         """Yield micro scores of each task for each group of records, such as combinations of media.
 
-        Of the main measure, and of ``grounded`` if places show items.
+        They are those of the main measure, and of ``grounded`` if places show items.
         """
         whole = {task: modality for task, modality, _ in self.overall()}
         for task, modality, lines in self.parts():

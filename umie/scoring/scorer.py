@@ -176,7 +176,7 @@ def _lines(
         guessed = list(map(measure.count, guesses[baseline.name], gold))
         for name, members in groups:
             rows = [row for row in members if measure.covers(gold[row])]
-            if measure.modality not in (None, name) or not rows:
+            if not rows or (measure.modality and {modality_of(gold[row]) for row in rows} != {measure.modality}):
                 continue
             sheets = [Sheet.of([tally[row] for row in rows]) for tally in tallies]
             if all(sheet.is_empty for sheet in sheets) and measure is not measures[0]:
@@ -210,8 +210,9 @@ def _groups(
     """
     of_each, names = groups_of(task, gold, group_by)
     present = [name for name in names if name in of_each]
-    yield (present[0] if len(present) == 1 and names is MODALITIES else modality), list(range(len(gold)))
-    for name in present if len(present) > 1 else ():
+    is_one = len(set(of_each)) == 1
+    yield (present[0] if is_one and present[:1] and present[0] in MODALITIES else modality), list(range(len(gold)))
+    for name in () if is_one else present:
         rows = [row for row, group in enumerate(of_each) if group == name]
         if any(_has_items(task, gold[row], [side[row] for side in sides]) for row in rows):
             yield name, rows

@@ -24,3 +24,5 @@ for (const card of document.querySelectorAll("article")) {
     sound.addEventListener("timeupdate", () => { if (sound.currentTime >= end) { sound.pause(); end = Infinity; } });
   }
 }
+
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(one => { one.open = true; }));

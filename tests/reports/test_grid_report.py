@@ -388,3 +388,14 @@ def test_the_page_says_what_the_intervals_support(grid_run, tmp_path):
     assert "- text_only: above the baseline on MRE; not shown on MNER (0 of 3 seeds)\n" in page
     assert "*Baseline without a model*: MNER: mentions of train; MRE: always 'peer'." in page
     assert {row["variant"] for row in table_of(page)} >= {"*baseline without a model*"}
+
+
+def test_a_grid_without_a_gate_has_no_columns_and_no_words_about_gates(grid_run, tmp_path):
+    with_gate, without = (
+        write_report(grid_run({(variant, 0): {"mner": 0.5, "mre": 0.7}}), tmp_path)
+        for variant in ("gated", "text_only")
+    )
+    assert "| gate " in with_gate.partition("\n\n*")[0]
+    assert "*Gate closed*" in with_gate
+    assert "| gate " not in without.partition("## Cells")[0]
+    assert "*Gate closed*" not in without

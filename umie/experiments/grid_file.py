@@ -148,8 +148,9 @@ def _terms(run: GridRun) -> dict[str, str]:
     if grounded := [one.title for one in run.scored if measure_of(run.grid.first, one.task)]:
         found[", ".join(grounded)] = "an item is correct only if the places that show it are, too (`grounded`)."
     about, path = ("an image", "the visual path") if of_images else ("media", "the encoders and the embedding of media")
-    found["Gate"] = f"mean over the queries about {about}."
-    found["Gate closed"] = f"share of them with g <= 0, which blocks {path}."
+    if any("gate_mean" in line.get("health", {}) for line in run.results.values()):
+        found["Gate"] = f"mean over the queries about {about}."
+        found["Gate closed"] = f"share of them with g <= 0, which blocks {path}."
     found["Visual gradient"] = f"norm of the gradient of the loss with respect to {path} after training."
     return found
 

@@ -15,7 +15,8 @@ from umie.reports.tables import markdown_list, markdown_table
 def summary(run: GridLike, table: Sequence[Row]) -> tuple[list[str], list[list[str]], list[list[str]]]:
     """Return the header of the main table, its rows of ceilings and published scores, and its rows of variants."""
     keys = [one.key for one in run.scored]
-    diagnostics = ["gate", "gate closed", "visual gradient", "parameters", "train s"]
+    has_gate = any(health_mean(row.lines, "gate_mean") is not None for row in table)
+    diagnostics = [*(["gate", "gate closed"] if has_gate else []), "visual gradient", "parameters", "train s"]
     header = ["variant", "seeds", *(one.title for one in run.scored), MEAN, *diagnostics]
 
     def given_row(name: str, values: Sequence[float | None]) -> list[str]:
@@ -32,7 +33,8 @@ def summary(run: GridLike, table: Sequence[Row]) -> tuple[list[str], list[list[s
         lines = row.lines
         gate, closed, gradient = (health_mean(lines, key) for key in ("gate_mean", "gate_closed", "visual_gradient"))
         cells = [row.variant, str(len(lines)), *(str(row.scores[name]) for name in [*keys, MEAN])]
-        cells += ["-" if gate is None else f"{gate:.2f}", "-" if closed is None else f"{closed:.0%}"]
+        if has_gate:
+            cells += ["-" if gate is None else f"{gate:.2f}", "-" if closed is None else f"{closed:.0%}"]
         cells += ["-" if gradient is None else f"{gradient:.2g}", f"{lines[0]['parameters']:,}" if lines else "-"]
         cells += [f"{statistics.mean(line['seconds']['train'] for line in lines):.0f}" if lines else "-"]
         measured.append(cells)

@@ -81,6 +81,20 @@ def test_combinations_of_media_are_one_table_below(umie, files):
     assert "by combination" not in out
 
 
+@pytest.mark.parametrize(
+    "outputs", [("--groundings", "p.jsonl"), ("--json", "g.jsonl"), ("--json", "a", "--groundings", "a")]
+)
+def test_no_input_and_no_output_is_overwritten(umie, files, outputs):
+    write_jsonl("g.jsonl", [Record(TEXT, entities=(Entity("person", ANN),))])
+    write_jsonl("p.jsonl", [Record(TEXT)])
+    before = [(files / name).read_bytes() for name in ("p.jsonl", "g.jsonl")]
+    code, out, err = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", *outputs)
+    assert (code, out) == (2, "")
+    assert "is the same file as" in err
+    assert [(files / name).read_bytes() for name in ("p.jsonl", "g.jsonl")] == before
+    assert not (files / "a").exists()
+
+
 def test_the_verdict_on_each_grounding_is_counted_and_written(umie, files):
     regions = (Region((0, 0, 0.4, 1)), Region((0.6, 0, 1, 1)))
     gold = Record(TEXT, id="7", image="1.jpg", regions=regions, entities=(Entity("person", ANN, regions=(0,)),))

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from umie.errors import UmieError
-from umie.evaluation.gates import gate_summary
 from umie.records import Entity, Event, Record
 from umie.reports.gates import draw_gates
 from umie.reports.score_figure import draw_labels, draw_scores
 from umie.scoring import Prediction, Report, score_predictions
+from umie.scoring.gates import gate_summary
 
 GOLD = [
     Record("a b", entities=(Entity("x", (0, 1)), Entity("y", (2, 3))), events=(Event("z", (0, 1)),)),

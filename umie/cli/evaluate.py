@@ -14,6 +14,7 @@ from umie.cli.console import print_line, print_note, print_notes
 from umie.cli.options import NO_RELATION_HELP, check_figure, part_options
 from umie.cli.progress import Display, disable_progress_bars
 from umie.errors import UmieError, check_choice
+from umie.files import check_distinct
 
 CHECKPOINT, FILES, BOTH = "A checkpoint", "A file of predictions", "Both"
 
@@ -167,6 +168,8 @@ def evaluate(
         if predictions is None or gold is None:
             raise UmieError("use --model and --data for a checkpoint, or --predictions and --gold")
         check_figure(figure)
+        inputs = {path.resolve(): path for path in (predictions, gold, other, train) if path is not None}
+        check_distinct([*inputs.values(), *(path for path in (json_file, groundings, figure) if path is not None)])
         from umie.reports.predictions import PredictionFiles, score_files
         from umie.resumable import digest_file, is_changed
 

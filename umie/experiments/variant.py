@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from umie.checkpoints import write_manifest
 from umie.errors import UmieError
-from umie.evaluation.gates import gate_summary
 from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
@@ -26,6 +25,7 @@ from umie.experiments.training_queries import check_queries, tokenizer_of
 from umie.files import atomic_folder, atomic_write, json_text
 from umie.records import MEDIA, Medium, Record, write_jsonl
 from umie.records.places import PLURALS
+from umie.scoring.gates import gate_summary
 from umie.training.config import Checkpoints
 
 if TYPE_CHECKING:

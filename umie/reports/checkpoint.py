@@ -13,7 +13,6 @@ from umie.data.embedded import EMBEDDED
 from umie.data.source import Source
 from umie.errors import UmieError, check_choice
 from umie.evaluation.checkpoint import DecodingResult, OnBatch, evaluate_checkpoint
-from umie.evaluation.gates import gate_summary
 from umie.evaluation.schema import choose_tasks
 from umie.files import atomic_folder, atomic_write, json_text
 from umie.hub import check_saved
@@ -28,6 +27,7 @@ from umie.reports.checkpoint_page import notes_of, page
 from umie.reports.gates import draw_gates
 from umie.reports.score_figure import draw_labels, draw_scores
 from umie.scoring import check_modality, has_modality, to_json
+from umie.scoring.gates import gate_summary
 from umie.scoring.groups import GROUPINGS, check_grouping
 from umie.types import SPLITS, check_image_policy
 from umie.versions import file_digest, versions

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from umie.evaluation.checkpoint import DecodingResult
-from umie.evaluation.gates import gate_summary
 from umie.reports.tables import markdown_table
 from umie.scoring import Score
+from umie.scoring.gates import gate_summary
 from umie.scoring.report import decimal, decimal_interval, grounded_note
 
 _COUNTS = {

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from umie.evaluation.gates import gate_summary
 from umie.experiments.data_sets import hash_of
 from umie.experiments.expand import Cell
 from umie.experiments.grid_run import GridRun
@@ -20,6 +19,7 @@ from umie.experiments.summary import Interval, drawable_interval
 from umie.reports.gates import draw_gates
 from umie.reports.style import DASHED, add_legend, clean_axes, line_key, new_figure, panels, save_figure, series_style
 from umie.reports.tables import markdown_table
+from umie.scoring.gates import gate_summary
 
 SWEEP, HISTOGRAM = "gate_sweep.png", "gate_histogram.png"
 DYNAMIC = "dynamic"

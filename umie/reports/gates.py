@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from umie.evaluation.gates import gate_summary
 from umie.reports.style import BLUE, DOTTED, GRAY, ORANGE, add_legend, clean_axes, new_figure, panels, save_figure
+from umie.scoring.gates import gate_summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

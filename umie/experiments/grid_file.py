@@ -13,6 +13,7 @@ import umie
 from umie.errors import UmieError, at
 from umie.experiments.results import read_sealed, write_sealed
 from umie.experiments.scored_tasks import ScoredTask, f1_name, measure_of
+from umie.scoring.report import GROUNDED
 from umie.tasks import task_class
 from umie.versions import file_digest
 
@@ -146,7 +147,7 @@ def _terms(run: GridRun) -> dict[str, str]:
     if any(task_class(one.task).is_staged and not one.is_oracle for one in run.scored):
         found["MEAE"] = "arguments are extracted for the events that MED predicted."
     if grounded := [one.title for one in run.scored if measure_of(run.grid.first, one.task)]:
-        found[", ".join(grounded)] = "an item is correct only if the places that show it are, too (`grounded`)."
+        found[", ".join(grounded)] = GROUNDED
     about, path = ("an image", "the visual path") if of_images else ("media", "the encoders and the embedding of media")
     if any("gate_mean" in line.get("health", {}) for line in run.results.values()):
         found["Gate"] = f"mean over the queries about {about}."

@@ -26,6 +26,7 @@ GATES = "gates.json"  # in the directory of a cell: the gates of queries about r
 CURVES = "curves.json"  # in the directory of a cell: training loss and mean dev score by step
 CHECKSUM = "seal"  # of the text of a result; "checksum" in earlier versions, which is not checked
 _SEAL = b', "%s": "' % CHECKSUM.encode()  # before the checksum in a line
+STATES = "ok", "failed", "not run"  # of cells, in tables
 _BATCH = 1000  # lines that are read together
 
 Number = Annotated[float, Field(strict=True)]
@@ -283,7 +284,7 @@ def append_result(path: Path, line: Mapping[str, Any]) -> None:
 
 
 def state_of(line: Mapping[str, Any] | None) -> str:
-    """Return what tables say of a cell with this result: ``ok``, ``failed`` or ``not run``."""
+    """Return what tables say of a cell with this result: one of STATES."""
     return "not run" if line is None else {"crashed": "failed"}.get(line["status"], line["status"])
 
 

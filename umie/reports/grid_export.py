@@ -7,6 +7,7 @@ from pathlib import Path
 
 from umie.errors import UmieError
 from umie.experiments.grid_results import GridResults
+from umie.experiments.results import STATES
 from umie.experiments.summary import MEAN, rows, title
 from umie.files import atomic_write, json_text
 from umie.reports import style
@@ -62,7 +63,7 @@ def page(results: GridResults) -> str:
     grid = results.grid
     header, given, measured = summary(results, rows(results))
     states = Counter(map(results.status, results.cells))
-    count = ", ".join(f"{states[name]} {words}" for name, words in _STATES.items() if states[name])
+    count = ", ".join(f"{states[name]} {'finished' if name == 'ok' else name}" for name in STATES if states[name])
     parts = [
         f"# {markdown_text(grid.name)}",
         markdown_text(
@@ -91,6 +92,3 @@ def cells_table(results: GridResults) -> str:
             scores, facts = [""] * len(results.tasks), ["", ""]
         body.append([cell.hash, cell.variant, cell.seed, state, *scores, *facts])
     return markdown_table(header, body)
-
-
-_STATES = {"ok": "finished", "failed": "failed", "not run": "not run"}

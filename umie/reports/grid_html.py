@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umie.experiments.grid_results import GridResults
-from umie.experiments.results import CURVES, GATES, cell_folder, read_numbers
+from umie.experiments.results import CURVES, GATES, STATES, cell_folder, read_numbers
 from umie.experiments.statistics import Comparison
 from umie.experiments.summary import rows, score, title
 from umie.reports.gates import gate_figure
@@ -62,7 +62,7 @@ def html_page(results: GridResults, facts: Sequence[str] = ()) -> str:
         grid=results.grid,
         averaged=", ".join(title(results, key) for key in results.mean_over),
         num_records=sum(results.grid.num_records.values()),
-        states={name: states[name] for name in ("ok", "failed", "not run") if states[name]},
+        states={name: states[name] for name in STATES if states[name]},
         versions=[] if facts else list({repr(line["versions"]): line["versions"] for line in finished}.values()),
         variants=Table(header, measured, given),
         bars=[_svg(grid_figure(results, bars, [name])) for name in panel_names(results)] if finished else [],

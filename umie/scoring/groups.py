@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from umie.errors import UnknownNameError
+from umie.errors import check_keys
 from umie.records import Record
 from umie.scoring.groundings import KINDS, items_of
 from umie.scoring.mentions import EVENT_KINDS
-from umie.tasks import registry, task_class
+from umie.tasks import registry
 
 MODALITIES = ("text-only", "image-only", "multimedia")
 COMBINATIONS = tuple("+".join(some) for size in range(1, 5) for some in combinations("TIAV", size))
@@ -26,8 +26,7 @@ GROUPINGS = {
 
 def check_grouping(name: str) -> None:
     """Raise UmieError unless records can be grouped by this."""
-    if name not in GROUPINGS:
-        raise UnknownNameError("grouping", name, GROUPINGS)
+    check_keys("grouping", [name], GROUPINGS)
 
 
 def groups_of(task: str, records: Sequence[Record], grouping: str) -> tuple[list[str | None], Sequence[str]]:
@@ -39,17 +38,17 @@ def groups_of(task: str, records: Sequence[Record], grouping: str) -> tuple[list
       the event or its arguments) has offsets in the text and a place in a medium, otherwise ``unaligned``. Records
       without text, media or items are in neither.
     """
-    built, names = registry.build(task), COMBINATIONS
-    kind = task_class(task).kind
+    built = registry.build(task)
+    kind = built.kind
     if grouping == "items":
         count = items_of(kind) if kind in KINDS else built.items
         return [SIZES[min(len(list(count(record))), 4)] for record in records], SIZES
     if grouping == "alignment":
         return [_alignment(record, kind) if kind in KINDS else None for record in records], ALIGNMENTS
-    found: list[str | None] = [record.combination for record in records]
-    if kind in EVENT_KINDS and set(map(modality_of, records)) <= {*MODALITIES}:
-        found, names = [modality_of(record) for record in records], MODALITIES
-    return found, names
+    modalities: list[str | None] = [modality_of(record) for record in records]
+    if kind in EVENT_KINDS and set(modalities) <= {*MODALITIES}:
+        return modalities, MODALITIES
+    return [record.combination for record in records], COMBINATIONS
 
 
 def modality_of(record: Record) -> str:

@@ -13,6 +13,7 @@ from umie.scoring.released import Released
 from umie.scoring.resampling import LEVEL
 from umie.scoring.score_sheet import Score
 
+GROUNDED = "an item is correct only if the places that show it are, too (`grounded`)."
 _WITH_MACRO = ("with none", "string")  # along with each task's main measure; the JSON form has all
 
 
@@ -121,7 +122,7 @@ def decimal_interval(edges: tuple[float, float]) -> str:
 
 def grounded_note(tasks: Iterable[str]) -> str:
     """Return what the score of grounded tasks means; ``tasks`` are their names in tables."""
-    return f"{', '.join(tasks)}: an item is correct only if the places that show it are, too (`grounded`)."
+    return f"{', '.join(tasks)}: {GROUNDED}"
 
 
 def to_json(report: Report) -> dict[str, Any]:

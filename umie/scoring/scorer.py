@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from umie.errors import UmieError, UnknownNameError, check_whole
+from umie.errors import UmieError, check_keys, check_whole
 from umie.records import Record
 from umie.scoring import mentions
 from umie.scoring.baselines import baseline_of
@@ -115,8 +115,7 @@ def score_predictions(
 
 def check_modality(name: str) -> None:
     """Raise UmieError unless a name is ``all``, a modality of M2E2, or a combination of text and media."""
-    if name not in (known := (ALL, *MODALITIES, *COMBINATIONS)):
-        raise UnknownNameError("modality", name, known)
+    check_keys("modality", [name], (ALL, *MODALITIES, *COMBINATIONS))
 
 
 def has_modality(record: Record, name: str) -> bool:
@@ -209,10 +208,9 @@ def _groups(
     Those without items are left out. If all records belong to one modality of M2E2, ``all`` has its name.
     """
     of_each, names = groups_of(task, gold, group_by)
-    present = [name for name in names if name in of_each]
-    is_one = len(set(of_each)) == 1
-    yield (present[0] if is_one and present[:1] and present[0] in MODALITIES else modality), list(range(len(gold)))
-    for name in () if is_one else present:
+    only = of_each[0] if len(set(of_each)) == 1 else None
+    yield (only if only is not None and only in MODALITIES else modality), list(range(len(gold)))
+    for name in names if only is None else ():
         rows = [row for row, group in enumerate(of_each) if group == name]
         if any(_has_items(task, gold[row], [side[row] for side in sides]) for row in rows):
             yield name, rows

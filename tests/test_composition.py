@@ -254,6 +254,8 @@ def test_tasks_may_be_names(tokenizer):
     assert processor.task_options == {"mner": {}, "mre": {}}
     with pytest.raises(UmieError, match="pass the options of each task"):
         compose(tokenizer=tokenizer, tasks=[{}])
+    with pytest.raises(UmieError, match="tasks names 'mre' twice"):
+        compose(tokenizer=tokenizer, tasks=["mre", "mner", "mre"])
 
 
 def test_an_unknown_task_is_reported(tokenizer):

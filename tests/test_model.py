@@ -507,7 +507,7 @@ def test_defaults_of_the_configuration():
         ({"fusion": {"name": "gatd"}}, "Unknown fusion 'gatd'. Did you mean 'gated'?"),
         ({"fusion": {"gates": 1}}, "Unknown option of fusion 'gated': 'gates'. Did you mean 'gate'?"),
         ({"encoder": {"crop": 3}}, "Unknown option of encoder 'tiny': 'crop'. Did you mean 'crop_size'?"),
-        ({"visual_embedding": {"layers": 3}}, "visual_embedding: "),
+        ({"visual_embedding": {"layer": 3}}, "Unknown option of visual_embedding: 'layer'. Did you mean"),
         ({"visual_embedding": {"num_layers": -3}}, "num_layers is -3: "),
         ({"visual_embedding": {"num_heads": 5, "head_dim": None}}, "num_heads=5 does not divide d_model=96"),
         ({"visual_embedding": {"num_layers": "two"}}, "num_layers is 'two': "),

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -57,6 +58,7 @@ def compose(
         decoder: same forms as ``encoder``, or a preset, checkpoint directory or hub name for ``t5``.
         visual_embedding: options of the visual embedding, or a module.
         tasks: the options of each task, e.g. ``{"mner": {"labels": ("person", "place")}}``, or only their names.
+            Tasks that are not among them keep their defaults, and can be used, too.
         tokenizer: the decoder's tokenizer. By default, that of the checkpoint; for a preset, a byte-level tokenizer
             trained on the embedded data set.
         video_encoder: same forms as ``encoder``; None for a variant that does not use video.
@@ -158,7 +160,9 @@ def unnamed_places(tasks: Iterable[Task[Any]], media: Collection[Medium]) -> str
 
 def _task_options(tasks: Any) -> dict[str, Mapping[str, Any]]:
     """Return the options of each given task; raise UmieError if they are neither a mapping nor names."""
-    if isinstance(tasks, list | tuple) and all(isinstance(name, str) and tasks.count(name) == 1 for name in tasks):
+    if isinstance(tasks, list | tuple) and all(isinstance(name, str) for name in tasks):
+        if repeated := [name for name, count in Counter(tasks).items() if count > 1]:
+            raise UmieError(f"tasks names {repeated[0]!r} twice: name each task once")
         return {name: {} for name in tasks}
     example = "pass the options of each task, such as {'mner': {'labels': ['person', 'place']}}, or names: ['mner']"
     check_kind("tasks", tasks, Mapping | None, example)

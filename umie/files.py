@@ -170,6 +170,12 @@ def check_pointer(head: bytes) -> None:
 
 def inside(folder: str | Path, name: str) -> Path:
     """Return the path of a file in a directory; raise UmieError if it is outside, through ``..`` or a link."""
+    resolved_inside(folder, name)
+    return Path(folder) / name
+
+
+def resolved_inside(folder: str | Path, name: str) -> Path:
+    """Return what ``inside`` returns, absolute and without links."""
     root = Path(folder).resolve()
     try:
         path = (root / name).resolve()
@@ -177,7 +183,7 @@ def inside(folder: str | Path, name: str) -> Path:
         raise UmieError(f"{folder}: {shown(name)} is not a file name: {error}") from error
     if not path.is_relative_to(root):
         raise UmieError(f"{Path(folder) / name}: is outside the directory {folder}; copy the file into it")
-    return Path(folder) / name
+    return path
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

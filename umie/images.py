@@ -103,7 +103,7 @@ def stored_size(path: Path) -> tuple[tuple[int, int], int] | None:
         if not path.exists():
             return None
         with _opened(path) as image:
-            return image.size, _orientation(image)
+            return image.size, orientation_of(image)
 
 
 def image_ending(name: str) -> str:
@@ -169,17 +169,21 @@ def _readable(name: str) -> Iterator[None]:
         raise UmieError(f"{name}: not a readable image ({reason})") from error
 
 
-def displayed(image: Image.Image) -> Image.Image:
-    """Return the current frame of an image that PIL has opened as ``open_image`` does, without its errors."""
+def displayed(image: Image.Image, orientation: int | None = None) -> Image.Image:
+    """Return the current frame of an image that PIL has opened as ``open_image`` does, without its errors.
+
+    ``orientation`` is that of the file in EXIF, if it is known.
+    """
     if not min(image.size):
         raise ValueError(f"it is {image.width} x {image.height} pixels")
-    transpose = UPRIGHT.get(_orientation(image))
+    transpose = UPRIGHT.get(orientation_of(image) if orientation is None else orientation)
     upright = _rgb(image) if transpose is None else _rgb(image).transpose(transpose)
     upright.info.clear()  # its EXIF orientation would be applied again the next time the image is opened
     return upright
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """Return the orientation of an image in EXIF, 1 if it is upright."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF makes PIL raise nearly anything; the pixels are still good

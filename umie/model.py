@@ -136,6 +136,7 @@ class UmieModel(PreTrainedModel):
         self.video_encoder: encoders.VisualEncoder | None = None
         self.audio_encoder: encoders.VisualEncoder | None = None
         self.visual_embedding: nn.Module | None = None
+        self.stored_texts: encoders.StoredTexts | None = None  # used if the text encoder is frozen
         self.drop_media = 0.0  # the share of rows whose slots of a medium are hidden in training
         visual_widths: dict[str, Any] = dict(widths)
         for medium, slot in ENCODER_SLOTS.items():
@@ -370,6 +371,24 @@ class UmieModel(PreTrainedModel):
         kept = torch.rand(len(slots.mask), 1, device=slots.mask.device) >= self.drop_media
         return replace(slots, mask=slots.mask & kept)
 
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the text states ``[B, T, D]``.
+
+        A frozen text encoder works without dropout, as a frozen encoder of images does, so that its states may be
+        stored.
+        """
+        text_model = self.decoder.text_model
+        if text_model is None or any(parameter.requires_grad for parameter in text_model.parameters()):
+            states: Tensor = self.decoder.encode_text(input_ids, attention_mask)
+            return states
+        was_training = text_model.training
+        text_model.eval()
+        try:
+            with torch.no_grad():
+                return (self.stored_texts or self.decoder.encode_text)(input_ids, attention_mask)
+        finally:
+            text_model.train(was_training)
+
     def fuse(
         self,
         input_ids: Tensor,
@@ -387,7 +406,7 @@ class UmieModel(PreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         text_mask = bool_mask("attention_mask", attention_mask)
-        text = self.decoder.encode_text(input_ids, attention_mask)
+        text = self.encode_text(input_ids, attention_mask)
         embedded = self.embed_visual(visual, inputs)
         if embedded is None:
             nothing = text.new_zeros(text.shape[0], 1, text.shape[2]), text_mask.new_zeros(text.shape[0], 1)
@@ -476,7 +495,7 @@ class UmieModel(PreTrainedModel):
         embedded = self.embed_visual(visual, inputs)
         if embedded is None:
             return {}
-        text = self.decoder.encode_text(input_ids, attention_mask)
+        text = self.encode_text(input_ids, attention_mask)
         measured: dict[str, float] = self.fusion.initialize(text, attention_mask, *embedded)
         return measured
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from umie import decoders, encoders, fusion
-from umie.errors import UmieError
+from umie.errors import UmieError, check_keys
 from umie.fusion import VisualEmbedding, VisualEmbeddingConfig
 from umie.records import Medium
 from umie.registry import Registry
@@ -78,6 +78,8 @@ def build_visual_embedding(
         UmieError: the options are wrong, or the widths of the module differ from those of encoder and decoder.
     """
     if "visual_embedding" not in modules:
+        known = [field.name for field in dataclasses.fields(VisualEmbeddingConfig)]
+        check_keys("option of visual_embedding:", options or {}, known)
         try:
             return VisualEmbedding(VisualEmbeddingConfig(**{**widths, **(options or {})}))
         except (TypeError, UmieError) as error:

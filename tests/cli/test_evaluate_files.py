@@ -52,6 +52,12 @@ def test_scores_in_tables_that_fit_the_terminal(umie, files):
     assert "intervals: 1000 resamples of the records, seed 0" in out
 
 
+def test_groups_of_which_there_is_one(umie, files):
+    code, out, _ = umie("evaluate", "--predictions", "p.jsonl", "--gold", "g.jsonl", "--group-by", "alignment")
+    assert code == 0
+    assert "show the same items: there are not two groups of records to show" in " ".join(out.split())
+
+
 def test_combinations_of_media_are_one_table_below(umie, files):
     gold = [scene.record for scene in scenes(SyntheticMediaConfig(train=0, dev=0, test=4), "test")]
     write_jsonl("g.jsonl", gold)

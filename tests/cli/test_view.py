@@ -117,7 +117,8 @@ def test_masks_and_media_that_cannot_be_read(umie, tmp_path, monkeypatch):
     Image.new("RGB", (40, 30)).save("a.png")
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     code, _, err = umie("view", "a.jsonl")
-    assert (code, err) == (0, "note: 2 files cannot be read; the page says why\n")
+    advice = "--images names the directory of images, sounds and videos"
+    assert (code, err) == (0, f"note: 2 files cannot be read; the page says why; {advice}\n")
     page = Page(tmp_path / "a.html")
     layer = Image.open(io.BytesIO(base64.b64decode(page.records[0]["data"][1].partition(",")[2])))
     assert layer.getpixel((0, 0))[3] > 0

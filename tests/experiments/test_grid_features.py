@@ -7,6 +7,7 @@ import torch
 from media_checkpoints import save
 from safetensors.torch import save_file
 
+from umie.composition import compose
 from umie.encoders import registry
 from umie.experiments.scheduler import RESULTS
 
@@ -159,3 +160,33 @@ def test_precomputed_features_need_no_images_and_changes_run_the_cells_again(gri
     make_features(1)
     ablate(path, tmp_path / "run", data_root=with_image)
     assert len(images_of(tmp_path / "run")["looked up"]) == 2
+
+
+def test_each_text_is_encoded_once_for_all_fusions(grid_file, ablate, tokenizer, tmp_path):
+    torch.manual_seed(0)
+    source = tmp_path / "encoder"
+    model, processor = compose(fusion="text_only", decoder="span", tokenizer=tokenizer)
+    model.decoder.save_checkpoint(source)  # so that all cells have the same weights
+    processor.tokenizer.save_pretrained(source)
+    options = {
+        "data": {"format": "synthetic", "train": 6, "dev": 0, "test": 4},
+        "tasks": ["mner"],
+        "warm_start": ...,
+        "decoder": {"name": "span", "source": str(source)},
+        "fusion": ["gated", "concat"],
+        "training": {"max_steps": 4, "batch_size": 4, "freeze": ["text"]},
+        "features": {"folder": "kept"},
+    }
+    lines, pages = {}, {}
+    for name, changes in (("stored", {}), ("each time", {"features": {"enabled": False}})):
+        output = tmp_path / name
+        pages[name] = ablate(grid_file(**{**options, **changes}), output)
+        lines[name] = [json.loads(line) for line in (output / RESULTS).read_text().splitlines()]
+    number = len(list((tmp_path / "kept").glob("??/*.safetensors")))
+    assert sorted(line["encoded_texts"] for line in lines["stored"]) == [0, number]
+    assert number > 3
+    assert f"- frozen text encoders; cells: 2; texts encoded: {number}, all other text states" in pages["stored"]
+    assert [line["encoded_texts"] for line in lines["each time"]] == [None, None]
+    for one, other in zip(*lines.values(), strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert one["metrics"]["mner"]["f1"] == other["metrics"]["mner"]["f1"]

@@ -47,7 +47,7 @@ def test_a_frame_at_a_boundary_does_not_depend_on_rounding(count):
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "webp"])
-def test_animations_have_their_own_times(tmp_path, suffix):
+def test_animations_have_their_own_times(tmp_path, monkeypatch, suffix):
     options = {"lossless": True} if suffix == "webp" else {}
     path = animate(tmp_path / f"clip.{suffix}", grays(6), [100, 200, 300, 100, 100, 200], **options)
     opened = open_clip(path, 10)
@@ -57,6 +57,9 @@ def test_animations_have_their_own_times(tmp_path, suffix):
     chosen = open_clip(str(path), 2)
     assert [gray(frame) for frame in chosen.frames] == [1, 4]
     assert chosen.times == pytest.approx((0.1, 0.7))
+    monkeypatch.setattr("umie.media.clip._KEPT", 0)  # large ones are decoded twice
+    for most in (10, 2):
+        assert [gray(frame) for frame in open_clip(path, most).frames] == ([*range(6)] if most == 10 else [1, 4])
 
 
 def test_a_png_whose_first_image_is_not_in_the_animation(tmp_path):

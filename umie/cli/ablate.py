@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +16,6 @@ from umie.cli.progress import GridDisplay
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
-    from umie.experiments.expand import Cell
     from umie.experiments.grid_run import GridRun, Selection
 
 
@@ -131,7 +129,6 @@ def ablate(
             with display:
                 found = plan_grid(grid, root, output, display, selection=selection, calibrate=calibrate)
             print_plan(found, output)
-            _note_others(output, found.cells)
             return
         with display:
             run = run_grid(grid, root, output, display, selection=selection)
@@ -152,7 +149,6 @@ def _finish(run: GridRun, output: Path, display: GridDisplay, selection: Selecti
         print_note(f"umie: {why}; none was run")
     show_page(write_report(run, output))
     print_line(f"\nWritten: {', '.join(str(path) for name in FILES if (path := output / name).exists())}")
-    _note_others(output, run.cells)
     if run.missing:
         what = "did not run yet; run the grid again to go on"
         if selection != Selection():
@@ -162,18 +158,6 @@ def _finish(run: GridRun, output: Path, display: GridDisplay, selection: Selecti
         print_note(f"umie: {len(run.crashed)} of {len(run.cells)} cells failed; see {output / 'report.html'}", "red")
     if any(cell.hash in run.chosen for cell in run.crashed):
         raise typer.Exit(1)
-
-
-def _note_others(output: Path, cells: Sequence[Cell]) -> None:
-    """Say that a directory also has results of other cells, e.g. before an option was changed with --set."""
-    from umie.experiments.results import count_others
-
-    if others := count_others(output, (cell.hash for cell in cells)):
-        of = f"results of {others} other {'cell' if others == 1 else 'cells'}"
-        print_note(
-            f"umie: {output} also has {of} (other options, data or seeds): they are kept, but not in the table; "
-            "for a table of each, use another --output"
-        )
 
 
 def _state(display: GridDisplay) -> str:

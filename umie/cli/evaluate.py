@@ -157,8 +157,8 @@ def evaluate(
         source = context.get_parameter_source(str(param.name))
         is_of_other_mode = getattr(param, "rich_help_panel", None) == (CHECKPOINT if model is None else FILES)
         if is_of_other_mode and source is not None and source.name == "COMMANDLINE":
-            owner, used = ("--model", "--predictions and --gold") if model is None else ("--predictions", "--model")
-            raise UmieError(f"{param.opts[0]} requires {owner} and has no effect with {used}: omit it")
+            used = "--predictions and --gold" if model is None else "--model"
+            raise UmieError(f"{param.opts[0]} has no effect with {used}: omit one of them")
     from umie.cli.evaluate_display import print_checkpoint, print_files
     from umie.records import no_relation_names
     from umie.registry import load_plugins

@@ -33,6 +33,8 @@ def _table(task: str, modality: str, lines: Sequence[Line], columns: Sequence[st
 
 def _groups(group_by: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print the main measures of each group of records in one table, if there are several."""
+    if not rows and group_by != "combination":
+        print_line(f"by {GROUPINGS[group_by]}: there are not two groups of records to show")
     if rows:
         more = "; for all measures of one: --modality" if group_by == "combination" else ""
         title = f"by {GROUPINGS[group_by]}{more}"

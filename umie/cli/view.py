@@ -75,7 +75,8 @@ def view(
     unreadable = write_page(named(), output, f"{file.name}: {len(drawn):,}{sample}")
     if unreadable:
         files = "1 file cannot" if unreadable == 1 else f"{unreadable:,} files cannot"
-        print_note(f"note: {files} be read; the page says why", "yellow")
+        advice = "; --images names the directory of images, sounds and videos" if images is None else ""
+        print_note(f"note: {files} be read; the page says why{advice}", "yellow")
     if total > len(drawn):
         print_line(f"{len(drawn):,}{sample}; --number {total} shows all")
     print_line(f"Written: {output} ({output.stat().st_size / 1e6:.1f} MB)")

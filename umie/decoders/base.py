@@ -103,6 +103,11 @@ class Decoder(nn.Module, ABC):
         return None, None
 
     @property
+    def text_model(self) -> nn.Module | None:
+        """The module that alone computes text states; None if they also depend on other parts of the decoder."""
+        return None
+
+    @property
     def shares_positions(self) -> bool:
         """Whether a text and its answer share the positions of ``max_lengths``."""
         return False

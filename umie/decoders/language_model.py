@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from umie.decoders.base import DecoderOutput, GeneratingDecoder
@@ -41,9 +41,14 @@ class LanguageModelDecoder(PretrainedDecoder, GeneratingDecoder):
                 f"decoder {config.source!r} has no decoder_start_token_id, which begins an answer: set it in overrides"
             )
 
+    @property
+    def text_model(self) -> nn.Module:
+        """The encoder."""
+        encoder: nn.Module = self.seq2seq.get_encoder()
+        return encoder
+
     def _text_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        encoder = self.seq2seq.get_encoder()
-        states: Tensor = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        states: Tensor = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return states
 
     def forward(  # type: ignore[override] # the inputs by name

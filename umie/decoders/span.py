@@ -104,6 +104,12 @@ class SpanDecoder(PretrainedDecoder, ScoringDecoder):
         return models.max_length(self.text_encoder.config, self.text_encoder, "max_encoder_position_embeddings"), None
 
     @property
+    def text_model(self) -> nn.Module:
+        """The encoder."""
+        encoder: nn.Module = self.text_encoder
+        return encoder
+
+    @property
     def candidates(self) -> CandidateOptions:
         """The candidates that the decoder scores."""
         return self.config.candidates()

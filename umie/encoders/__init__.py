@@ -15,6 +15,7 @@ from umie.encoders.base import (
 )
 from umie.encoders.cache.cached_encoder import CachedEncoder
 from umie.encoders.cache.store import FeatureCache
+from umie.encoders.cache.stored_texts import StoredTexts
 from umie.registry import Registry
 from umie.types import VisualFeatures
 
@@ -44,6 +45,7 @@ __all__ = [
     "FeatureCache",
     "MediaPreprocessor",
     "Preprocessor",
+    "StoredTexts",
     "VideoPreprocessor",
     "VisualEncoder",
     "VisualFeatures",

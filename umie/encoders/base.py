@@ -147,9 +147,7 @@ class VisualEncoder(nn.Module, ABC):
             return str(self.preprocess.fingerprint())
         parts = [_code_of(type(self)), _code_of(self.Preprocessor), self.config.identity()]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        hash_tensors(digest, self.state_dict())
         return digest.hexdigest()[:32]
 
     def forward(self, **inputs: Tensor) -> VisualFeatures:
@@ -188,3 +186,10 @@ def _code_of(part: type) -> list[str]:
         return [*name, inspect.getsource(part)]
     except (OSError, TypeError):  # defined in an interactive interpreter
         return name
+
+
+def hash_tensors(digest: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Add names, types, shapes and values of tensors to a hash of hashlib."""
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -91,6 +91,15 @@ def stored_encoders(config: RunConfig) -> dict[str, dict[str, Any]]:
     return found
 
 
+def stores_texts(config: RunConfig) -> bool:
+    """Return whether the text encoder of a run is frozen, so that its states of texts are stored."""
+    from umie.decoders import Decoder  # here, because it imports torch
+
+    decoder: Any = registries.decoders.get(config.parts["decoder"]["name"])
+    is_frozen = "text" in config.training.freeze and config.training.adapter is None
+    return config.features.enabled and is_frozen and decoder.text_model is not Decoder.text_model
+
+
 def known_costs(output: Path) -> dict[str, Cost]:
     """Return the costs by shape in the directory of a grid: of finished cells, or else of a calibration."""
     return read_calibration(output) | costs_of(_lines(output))

@@ -11,6 +11,7 @@ from typing import Any
 
 from umie.checkpoints import is_intact
 from umie.experiments.calibration import calibration_job, sample_of
+from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
 from umie.experiments.engines.base import Engine, Job
 from umie.experiments.estimate import (
@@ -21,6 +22,7 @@ from umie.experiments.estimate import (
     num_queries,
     shape_of,
     stored_encoders,
+    stores_texts,
     write_calibration,
 )
 from umie.experiments.expand import Cell, Grid
@@ -89,7 +91,7 @@ def plan_grid(
         corpus, cells = prepare(grid, root, scratch, progress)
         distinct = {repr([getattr(cell.config, slot) for slot in _TOKENIZING]): cell.config for cell in cells}
         warnings = list(dict.fromkeys(line for config in distinct.values() for line in plan_queries(config, corpus)))
-        results = results_of(grid, corpus, cells, output, progress.note, repair=False)
+        results = results_of(grid, corpus, cells, output, progress.note, repair=False, tells_others=True)
         chosen = (selection or Selection()).of(cells, results)
         every_start = _starts(cells, corpus)
         trained = {hash_ for hash_ in every_start if is_intact(output / "warm_start" / hash_)}
@@ -109,7 +111,7 @@ def plan_grid(
         for cell in cells
         if results.get(cell.hash, {}).get("status") == "ok"
         and Path(cell.config.features.folder or output / "features").is_dir()  # merged results have no features here
-        for encoder in stored_encoders(cell.config).values()
+        for encoder in _stored(cell.config)
     }
     known = {hash_: costs[key] for hash_ in starts if (key := _start_key(hash_)) in costs}
     steps = {
@@ -158,7 +160,7 @@ def _starts(cells: Sequence[Cell], corpus: Corpus) -> dict[str, list[Cell]]:
 def _shared(
     cells: Sequence[Cell], starts: Mapping[str, Sequence[Cell]], trained: set[str], done: set[str]
 ) -> list[Shared]:
-    """Return the warm starts, and the frozen encoders whose features are stored."""
+    """Return the warm starts, and the frozen encoders whose features or text states are stored."""
     found = []
     for hash_, own in starts.items():
         decoder = own[0].config.parts["decoder"]
@@ -170,8 +172,18 @@ def _shared(
         for slot, options in stored_encoders(cell.config).items():
             key = json_text(options)
             encoders[key] += 1
-            named.setdefault(key, str(cell.options.get(slot, options["name"])))
-    return found + [Shared(f"features of {named[key]}", count, key in done) for key, count in encoders.items()]
+            named.setdefault(key, f"features of {cell.options.get(slot, options['name'])}")
+        if stores_texts(cell.config):
+            options = cell.config.parts["decoder"]
+            key = json_text(options)
+            encoders[key] += 1
+            named.setdefault(key, f"text states of {cell.options.get('decoder', options['name'])}")
+    return found + [Shared(named[key], count, key in done) for key, count in encoders.items()]
+
+
+def _stored(config: RunConfig) -> list[Mapping[str, Any]]:
+    """Return the options of the frozen encoders of a run, those of media and that of texts."""
+    return [*stored_encoders(config).values(), *([config.parts["decoder"]] if stores_texts(config) else [])]
 
 
 def _measured(

@@ -179,6 +179,7 @@ def read_results(
     *,
     repair: bool = True,
     on_damage: Callable[[str], None] = lambda what: None,
+    on_others: Callable[[int], None] = lambda number: None,
 ) -> dict[str, dict[str, Any]]:
     """Return the newest result of each planned cell, by hash.
 
@@ -191,6 +192,7 @@ def read_results(
         scored: the keys of the scored tasks.
         repair: correct the file accordingly; this requires the lock of the directory.
         on_damage: called with a sentence about each damaged line or file.
+        on_others: called with the number of finished cells in the file that are not planned, if there are any.
     """
     path = output / RESULTS
     lines: list[dict[str, Any]] = []
@@ -225,6 +227,8 @@ def read_results(
     if is_damaged and repair:
         with atomic_write(path) as file:
             file.writelines(json_text(line) + "\n" for line in lines)
+    if others := {line["hash"] for line in lines if line["status"] == "ok"} - set(cells):
+        on_others(len(others))
     return {line["hash"]: line for line in lines if line["hash"] in cells}
 
 
@@ -291,12 +295,6 @@ def state_of(line: Mapping[str, Any] | None) -> str:
 def cell_folder(output: Path, hash_: str) -> Path:
     """Return the directory of a cell."""
     return output / "cells" / hash_
-
-
-def count_others(output: Path, cells: Iterable[str]) -> int:
-    """Return the number of finished cells in the results of a directory that are not among the given ones, by hash."""
-    lines = (line for _, _, line in _lines_of(output / RESULTS) if line is not None)
-    return len({line["hash"] for line in lines if line.get("status") == "ok" and "hash" in line} - set(cells))
 
 
 def read_numbers(line: Mapping[str, Any], path: Path, depth: int) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus, report:
         "trainable_parameters": sum(one.numel() for one in model.parameters() if one.requires_grad),
         "counts": {"train": train_counts, split: dict(processor.counts)},
         "shares": dict(zip(mixture.names, mixture.probabilities, strict=True)),
+        "encoded_texts": None if model.stored_texts is None else model.stored_texts.num_encoded,
         "images": {
             **variant.images,
             "encoder_calls": variant.encoder_calls("image"),

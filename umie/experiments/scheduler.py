@@ -71,7 +71,7 @@ def run_grid(
     engine = engine or engine_of(grid, output)
     with locked(output):
         data, cells = prepare(grid, root, output, progress)
-        results = results_of(grid, data, cells, output, progress.note)
+        results = results_of(grid, data, cells, output, progress.note, tells_others=True)
         chosen = (selection or Selection()).of(cells, results)
         write_grid_file(GridRun(grid, data, cells, results), output)
         progress.cells(Tally(len(cells), len(cells) - len(unfinished(cells, results)), 0, len(chosen)))
@@ -88,14 +88,29 @@ def results_of(
     data: Corpus,
     cells: Sequence[Cell],
     output: Path,
-    on_damage: Callable[[str], None],
+    note: Callable[[str], None],
     *,
     repair: bool = True,
+    tells_others: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Return the newest result of each planned cell in ``output``, by hash; see ``read_results``."""
+    """Return the newest result of each planned cell in ``output``, by hash; see ``read_results``.
+
+    ``note`` is called with a sentence about each damaged line, and, with ``tells_others``, about results of cells that
+    are not planned, e.g. from before an option was changed with --set.
+    """
+
+    def tell(others: int) -> None:
+        of = f"results of {others} other {'cell' if others == 1 else 'cells'} (other options, data or seeds)"
+        note(
+            f"umie: warning: {output} also has {of}: they are kept, but the table and the report will be without them; "
+            "for a table of each, use another --output"
+        )
+
     names = {cell.hash: f"{cell.variant}, seed {cell.seed}" for cell in cells}
     scored = [one.key for one in scored_tasks(grid.first, data)]
-    return read_results(output, names, scored, repair=repair, on_damage=on_damage)
+    if not tells_others:
+        return read_results(output, names, scored, repair=repair, on_damage=note)
+    return read_results(output, names, scored, repair=repair, on_damage=note, on_others=tell)
 
 
 def engine_of(grid: Grid, output: Path) -> Engine:

@@ -19,6 +19,7 @@ from umie.errors import UmieError
 from umie.experiments.choices import Wording
 from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
+from umie.experiments.estimate import stores_texts
 from umie.experiments.results import COUNTS, CURVES
 from umie.experiments.scored_tasks import DEV_MEAN, ScoredTask, check_metric, dev_mean_keys, score_name, scored_tasks
 from umie.experiments.training_queries import check_queries, tokenizer_of
@@ -150,6 +151,10 @@ class Variant:
         with state.main_process_first():
             folder = Path(config.features.folder or store)
             stored = {medium: self._store_features(medium, folder) for medium in self.processor.preprocessors}
+        if stores_texts(config):
+            from umie.encoders import FeatureCache, StoredTexts
+
+            self.model.stored_texts = StoredTexts(self.model.decoder, FeatureCache(folder, on_event=progress.note))
         self.images = stored.pop("image")
         self.media = stored
         progress.phase("encoding texts")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -88,6 +89,15 @@ class Fusion(nn.Module, ABC):
 
     Config: ClassVar[type[FusionConfig]] = FusionConfig
     uses_image: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        accepted = inspect.signature(cls.forward).parameters.values()
+        if not any(one.name == "output_attention" or one.kind == one.VAR_KEYWORD for one in accepted):
+            raise UmieError(
+                f"{cls.__qualname__}.forward has no argument output_attention: end its arguments with "
+                "`*, output_attention=False`; a fusion without attention may ignore it"
+            )
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()

@@ -15,13 +15,14 @@ from typing import Any, TypeAlias
 from PIL import Image, UnidentifiedImageError
 
 from umie.errors import UmieError, check_positive, check_whole
-from umie.images import displayed, image_ending, limited_pixels, open_format, open_image
+from umie.images import displayed, image_ending, limited_pixels, open_format, open_image, orientation_of
 from umie.media.container import container, first, is_folder, opened, packets_of, readable, start_of
 
 MAX_FRAMES = 1_000_000  # of a file or a folder: 9 hours of 30 frames per second
 FRAME_RATE = 25.0  # frames per second, where a clip does not say it
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")  # in other formats, further images are pages or previews
 _NO_DURATION = 0.1  # seconds that browsers show a frame whose duration is 0
+_KEPT = 1 << 24  # pixels of an animation that are held in memory while its times are read
 _ROUNDING = 1e-6  # seconds
 _COVER = 1 << 10  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
@@ -131,17 +132,22 @@ def _animation(image: Image.Image, max_frames: int, still: float) -> Clip:
         return Clip((displayed(image),), (0.0,), still)
     _check_count(count)
     skipped = int(bool(image.info.get("default_image")))  # a PNG for programs that do not show animations
-    times, end = [], 0.0
+    keeps = count * image.width * image.height <= _KEPT  # else the chosen frames are decoded again
+    kept, times, end = [], [], 0.0
     for number in range(skipped, count):
         image.seek(number)
         image.load()  # WebP knows its durations only then
         times.append(end)
         end += (image.info.get("duration") or 0) / 1000 or _NO_DURATION
+        if keeps:
+            kept.append(image.copy())
+    orientation = orientation_of(image)
     chosen = _chosen(times, end, max_frames)
     frames = []
     for number in chosen:
-        image.seek(skipped + number)
-        frames.append(displayed(image))
+        if not keeps:
+            image.seek(skipped + number)
+        frames.append(displayed(kept[number] if keeps else image, orientation))
     return Clip(tuple(frames), tuple(times[number] for number in chosen), end)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from umie.errors import UmieError, check_characters, shown
-from umie.files import inside
+from umie.files import resolved_inside
 from umie.records.offsets import advice
 from umie.records.places import (
     LETTERS,
@@ -330,7 +330,7 @@ class Record:
         found = given[number] if number < len(given) else None
         if not isinstance(found, str):
             return found
-        return Path(found) if self.image_folder is None else inside(self.image_folder, found).resolve()
+        return Path(found) if self.image_folder is None else resolved_inside(self.image_folder, found)
 
     def _with_text(self, entity: Entity) -> Entity:
         if entity.span is None:

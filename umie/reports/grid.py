@@ -11,7 +11,6 @@ from umie.experiments.grid_file import describe
 from umie.experiments.grid_results import GridResults
 from umie.experiments.grid_run import GridRun
 from umie.experiments.results import state_of
-from umie.experiments.scored_tasks import f1_name
 from umie.experiments.summary import MEAN, Row, complete_mean, rows, score, title
 from umie.files import atomic_write
 from umie.records import MEDIA
@@ -20,7 +19,7 @@ from umie.reports.gate_study import HISTOGRAM, SWEEP, write_gate_study
 from umie.reports.grid_facts import data_facts
 from umie.reports.grid_figure import draw_grid
 from umie.reports.grid_html import html_page
-from umie.reports.grid_table import comparisons, summary
+from umie.reports.grid_table import comparisons, page_head, summary
 from umie.reports.tables import (
     csv_table,
     latex_table,
@@ -86,17 +85,7 @@ def ceiling_findings(run: GridRun) -> list[str]:
 
 
 def _page(run: GridRun, results: GridResults, summary: str, gate: str, facts: Sequence[str]) -> str:
-    split = run.grid.first.evaluation.split
-    num_records = sum(run.data.sets[name].num_records[split] for name in {one.data_set for one in run.scored})
-    parts = [
-        f"# {markdown_text(run.grid.name)}",
-        *([markdown_text(run.grid.question)] if run.grid.question else []),
-        f"F1 on the {split} split ({num_records} records), {f1_name(run.grid.first)}: mean over seeds ± half width of "
-        "the 95% interval (Student's t over seeds, for three seeds or more). "
-        f"`{MEAN}` averages {markdown_text(', '.join(title(run, task) for task in run.mean_over))}.",
-        summary,
-        _glossary(results),
-    ]
+    parts = page_head(results, summary)
     if compared := comparisons(run, results.counts):
         parts += ["## What the intervals support", compared]
     if by_combination := combinations_section(run):
@@ -119,17 +108,9 @@ def _page(run: GridRun, results: GridResults, summary: str, gate: str, facts: Se
         for cell in run.crashed:
             line = run.results.get(cell.hash, {})
             parts.append(markdown_text(f"{cell.variant}, seed {cell.seed}: {line['error']}"))
-            parts.append(f"```\n{printable(line.get('traceback', '')).replace('```', '` ` `')}\n```")
+            if traceback := line.get("traceback"):  # none where a limit was exceeded
+                parts.append(f"```\n{printable(traceback).replace('```', '` ` `')}\n```")
     return "\n\n".join(parts) + "\n"
-
-
-def _glossary(results: GridResults) -> str:
-    lines = [f"*{name}*: {meaning}" for name, meaning in results.grid.terms.items()]
-    if results.baselines:
-        named = "; ".join(f"{title(results, key)}: {name}" for key, (name, _) in results.baselines.items())
-        lines.append(f"*Baseline without a model*: {named}.")
-    lines += [f"*{one.title}*: published in {one.source}, not measured here." for one in results.references]
-    return "\n\n".join(map(markdown_text, lines))
 
 
 def _cells(run: GridRun) -> str:

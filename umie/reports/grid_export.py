@@ -8,13 +8,13 @@ from pathlib import Path
 from umie.errors import UmieError
 from umie.experiments.grid_results import GridResults
 from umie.experiments.results import STATES
-from umie.experiments.summary import MEAN, rows, title
+from umie.experiments.summary import rows
 from umie.files import atomic_write, json_text
 from umie.reports import style
 from umie.reports.grid_figure import draw_grid
 from umie.reports.grid_html import html_page
-from umie.reports.grid_table import comparisons, summary
-from umie.reports.tables import csv_table, latex_table, markdown_table, markdown_text
+from umie.reports.grid_table import comparisons, page_head, summary
+from umie.reports.tables import csv_table, latex_table, markdown_table
 
 FORMATS = (".csv", ".json", ".html", ".md", ".tex", *style.FORMATS)
 
@@ -60,19 +60,11 @@ def export(results: GridResults, path: Path) -> None:
 
 def page(results: GridResults) -> str:
     """Return the table of a grid with its comparisons as Markdown."""
-    grid = results.grid
     header, given, measured = summary(results, rows(results))
     states = Counter(map(results.status, results.cells))
     count = ", ".join(f"{states[name]} {'finished' if name == 'ok' else name}" for name in STATES if states[name])
-    parts = [
-        f"# {markdown_text(grid.name)}",
-        markdown_text(
-            f"{grid.f1_name} on the {grid.split} split ({sum(grid.num_records.values())} records): mean over seeds ± "
-            f"half width of the 95% interval (Student's t over seeds, for three seeds or more). `{MEAN}` averages "
-            f"{', '.join(title(results, key) for key in grid.mean_over)}. Cells: {count}."
-        ),
-        markdown_table(header, [[f"*{name}*", *cells] for name, *cells in given] + measured),
-    ]
+    table = markdown_table(header, [[f"*{name}*", *cells] for name, *cells in given] + measured)
+    parts = [*page_head(results, table), f"Cells: {count}."]
     if compared := comparisons(results, results.counts):
         parts += ["## What the intervals support", compared]
     return "\n\n".join(parts) + "\n"

@@ -85,7 +85,8 @@ def _parts(run: GridRun) -> Iterator[str]:
         checkpoint = checkpoint_of(decoder)
         origin = f"the checkpoint {checkpoint}" if checkpoint else "random weights"
         warm = ", then a text-only warm start" if cell.config.warm_start is not None else ""
-        facts[f"decoder {decoder.get('source', decoder['name'])}: {origin}{warm}"] = None
+        source = f" ({decoder['source']})" if "source" in decoder else ""
+        facts[f"decoder {decoder['name']}{source}: {origin}{warm}"] = None
         for encoder in [dict(cell.parts[slot]) for slot in ENCODERS if slot in cell.parts]:
             name = encoder.pop("name")
             part = registries.encoders.get(name)
@@ -112,6 +113,12 @@ def _parts(run: GridRun) -> Iterator[str]:
                 f"{len(stored)}; {plural}: {max(one['readable'] for one in stored):,}; encoder calls: "
                 f"{sum(one['encoder_calls'] for one in stored):,}, all other features came from the feature store"
             )
+    texts = [line["encoded_texts"] for line in run.results.values() if line.get("encoded_texts") is not None]
+    if texts:
+        yield (
+            f"frozen text encoders; cells: {len(texts)}; texts encoded: {sum(texts):,}, all other text states came "
+            "from the feature store"
+        )
     boxes = [images["boxes"] for _, images in lines if images.get("boxes")]
     reasons = sorted({reason for counts in boxes for reason in counts if reason != "boxes"})
     dropped = [f"{max(counts.get(each, 0) for counts in boxes):,} {each.replace('_', ' ')}" for each in reasons]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from umie.experiments.comparison import compare, interactions, marginal_effects
 from umie.experiments.statistics import ALPHA, BySeed, Comparison
 from umie.experiments.summary import MEAN, GridLike, Row, complete_mean, health_mean, rows, title
-from umie.reports.tables import markdown_list, markdown_table
+from umie.reports.tables import markdown_list, markdown_table, markdown_text
+
+if TYPE_CHECKING:
+    from umie.experiments.grid_results import GridResults
 
 
 def summary(run: GridLike, table: Sequence[Row]) -> tuple[list[str], list[list[str]], list[list[str]]]:
@@ -39,6 +42,23 @@ def summary(run: GridLike, table: Sequence[Row]) -> tuple[list[str], list[list[s
         cells += [f"{statistics.mean(line['seconds']['train'] for line in lines):.0f}" if lines else "-"]
         measured.append(cells)
     return header, given, measured
+
+
+def page_head(results: GridResults, table: str) -> list[str]:
+    """Return the first paragraphs of a page in Markdown: the question, the table, and what its words mean."""
+    grid = results.grid
+    about = (
+        f"{grid.f1_name} on the {grid.split} split ({sum(grid.num_records.values())} records): mean over seeds ± half "
+        f"width of the 95% interval (Student's t over seeds, for three seeds or more). `{MEAN}` averages "
+        f"{', '.join(title(results, key) for key in grid.mean_over)}."
+    )
+    meanings = [f"*{name}*: {meaning}" for name, meaning in grid.terms.items()]
+    if results.baselines:
+        named = "; ".join(f"{title(results, key)}: {name}" for key, (name, _) in results.baselines.items())
+        meanings.append(f"*Baseline without a model*: {named}.")
+    meanings += [f"*{one.title}*: published in {one.source}, not measured here." for one in results.references]
+    shown = map(markdown_text, filter(None, [f"# {grid.name}", grid.question, about]))
+    return [*shown, table, *map(markdown_text, meanings)]
 
 
 def comparisons(run: GridLike, counts: Mapping[str, BySeed]) -> str:

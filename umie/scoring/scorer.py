@@ -173,13 +173,13 @@ def _lines(
         if baseline.name not in guesses:
             guesses[baseline.name] = [baseline.answer(record) for record in asked]
         guessed = list(map(measure.count, guesses[baseline.name], gold))
-        for name, members in groups:
+        for number, (name, members) in enumerate(groups):
             rows = [row for row in members if measure.covers(gold[row])]
             if not rows or (measure.modality and {modality_of(gold[row]) for row in rows} != {measure.modality}):
                 continue
             sheets = [Sheet.of([tally[row] for row in rows]) for tally in tallies]
-            if all(sheet.is_empty for sheet in sheets) and measure is not measures[0]:
-                continue
+            if all(sheet.is_empty for sheet in sheets) and (number or measure is not measures[0]):
+                continue  # nothing to score; the main line of all records is kept
             guess = Sheet.of([guessed[row] for row in rows])
             sums = [bootstrap_sums(sheet.counts, resamples, seed) for sheet in sheets]
             for average in AVERAGES if sheets[0].has_labels else AVERAGES[:1]:

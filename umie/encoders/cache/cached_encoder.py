@@ -82,7 +82,7 @@ class CachedEncoder:
         self.fingerprint = encoder.fingerprint()
         self.calls = 0
         self._tensors: Sequence[Tensor] = _tensors_of(encoder)
-        self._state = _state_of(self._tensors)
+        self._state = state_of(self._tensors)
         self._digests: dict[tuple[str, int, int], str] = {}
 
     def one(self, source: Any, places: Places = ()) -> dict[str, Tensor]:
@@ -210,7 +210,7 @@ class CachedEncoder:
 
     def _check_weights(self, tensors: Sequence[Tensor]) -> None:
         """Raise UmieError if the weights differ from those of the fingerprint; moving them is not a change."""
-        state = _state_of(tensors)
+        state = state_of(tensors)
         if state != self._state:
             if self.encoder.fingerprint() != self.fingerprint:
                 raise UmieError(
@@ -262,7 +262,7 @@ def _tensors_of(encoder: VisualEncoder) -> Sequence[Tensor]:
     return [*encoder.parameters(), *encoder.buffers()]
 
 
-def _state_of(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
+def state_of(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
     """Return address and version of each tensor, which change when weights do."""
     return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 

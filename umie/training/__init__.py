@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 from umie.training.config import Checkpoints, Sampling, TrainingConfig
 
 if TYPE_CHECKING:
+    from umie.training.checks import check_reporters, check_training
     from umie.training.mixture import Mixture
     from umie.training.parts import adapt, freeze, has_adapter, merged, save_adapter
     from umie.training.trainer import find_checkpoint, last_checkpoint, load_weights, state_of
-    from umie.training.tuning import check_reporters, check_training, is_over, train, visual_gradient
+    from umie.training.tuning import is_over, train, visual_gradient
 
 _MODULES = {
+    "checks": ("check_reporters", "check_training"),
     "mixture": ("Mixture",),
     "parts": ("adapt", "freeze", "has_adapter", "merged", "save_adapter"),
     "trainer": ("find_checkpoint", "last_checkpoint", "load_weights", "state_of"),
-    "tuning": ("check_reporters", "check_training", "is_over", "train", "visual_gradient"),
+    "tuning": ("is_over", "train", "visual_gradient"),
 }
 
 __all__ = [

@@ -14,7 +14,7 @@ ORDER = (
     "records", "types", "framing",
     "data",
     "language_models",
-    "encoders", "fusion", "decoders", "tasks",
+    "encoders", "fusion", "decoders", "tasks", "grounders",
     "scoring",
     "constrained",
     "audit",

@@ -97,7 +97,7 @@ if TYPE_CHECKING:
 # umie.list_fusions(), umie.create_fusion(...) and the like
 _KINDS = (
     "encoder", "region_proposer", "segment_proposer", "track_proposer", "fusion", "attention_backend", "decoder",
-    "task", "data_format",
+    "task", "grounder", "data_format",
 )  # fmt: skip
 _FUNCTIONS = {f"list_{kind}s": (f"{kind}s", "names") for kind in _KINDS} | {
     f"create_{kind}": (f"{kind}s", "build") for kind in _KINDS

@@ -17,6 +17,7 @@ fusions: Registry[Any] = Registry("fusion", "umie.fusion")
 attention_backends: Registry[Any] = Registry("attention backend", "umie.fusion.kernels")
 decoders: Registry[Any] = Registry("decoder", "umie.decoders")
 tasks: Registry[Any] = Registry("task", "umie.tasks")
+grounders: Registry[Any] = Registry("grounder", "umie.grounders")
 data_formats: Registry[Any] = Registry("data format", "umie.data")
 
 ALL: dict[str, Registry[Any]] = {
@@ -28,5 +29,6 @@ ALL: dict[str, Registry[Any]] = {
     "attention backends": attention_backends,
     "decoders": decoders,
     "tasks": tasks,
+    "grounders": grounders,
     "data formats": data_formats,
 }

@@ -43,6 +43,7 @@ COMMANDS = [
     "regions",
     "segments",
     "tracks",
+    "ground",
     "features",
 ]
 

@@ -1,16 +1,19 @@
-"""`umie data regions`, `segments` and `tracks` as a user runs them on the embedded media set."""
+"""`umie data regions`, `segments`, `tracks` and `ground` as a user runs them on the embedded media set."""
 
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
 from umie.composition import compose
 from umie.data.media_contents import LABELS
+from umie.data.sounds import save_sound
 from umie.evaluation import evaluate
 from umie.experiments.data_config import read_data_config
 from umie.experiments.prepare_data import prepare_corpus
+from umie.media import Sound
 from umie.records import MEDIA, read_jsonl
 
 COMMANDS = {"regions": ("-p", "blobs"), "segments": (), "tracks": ()}
@@ -153,3 +156,30 @@ def test_what_cannot_be_done_is_one_line(umie, media, tmp_path, arguments, messa
     assert message in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_predictions_are_grounded_and_scored(umie, tmp_path, monkeypatch):
+    """A system that only reads, with the places of its words, as a variant next to one that points."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    text, words = "Ann met Bob", ((0.0, 0.4, "ann"), (0.5, 0.9, "met"), (1.0, 1.4, "bob"))
+    spoken = [{"interval": [start, end], "label": word} for start, end, word in words]
+    line = {"id": "1", "text": text, "audio": "1.wav", "tasks": ["mner"], "segments": spoken}
+    save_sound(Sound(np.zeros(16_000, np.float32), 8_000), tmp_path / "1.wav")
+    gold = {**line, "entities": [{"type": "per", "span": [0, 3], "segments": [0]}]}
+    predicted = {**line, "entities": [{"type": "per", "span": [0, 3]}, {"type": "per", "span": [4, 7]}]}
+    for name, record in (("gold", gold), ("p", predicted)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(record) + "\n")
+    code, out, err = umie("data", "ground", "-i", "p.jsonl", "-o", "new.jsonl", "--grounder", "words")
+    assert (code, err) == (0, "")
+    assert "phrases: 2" in out
+    assert "Written: new.jsonl" in out
+    (found,) = read_jsonl("new.jsonl")
+    assert [one.segments for one in found.entities] == [(0,), (1,)]
+    for name, f1 in (("p", "0.000"), ("new", "0.667")):
+        code, out, _ = umie("evaluate", "--predictions", f"{name}.jsonl", "--gold", "gold.jsonl")
+        assert code == 0
+        assert f"grounded        {f1}" in out or f"grounded {f1}" in " ".join(out.split())
+    code, _, err = umie("data", "ground", "-i", "p.jsonl", "-o", "no.jsonl", "--grounder", "word")
+    assert code == 2
+    assert "Unknown grounder 'word'. Did you mean 'words'?" in err

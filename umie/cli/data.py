@@ -15,7 +15,7 @@ from umie.cli.data_audit import audit, clean, fingerprint
 from umie.cli.data_images import features
 from umie.cli.data_mask import mask
 from umie.cli.data_media import pan, speak
-from umie.cli.data_places import regions, segments, tracks
+from umie.cli.data_places import ground, regions, segments, tracks
 from umie.cli.data_show import sample, stats
 from umie.cli.data_split import split
 from umie.cli.options import (
@@ -275,9 +275,8 @@ def _check_new(folder: Path, overwrite: bool) -> None:
 
 app = typer.Typer(help="Work with data sets: convert, check, count, inspect, compare.", no_args_is_help=True)
 _COMMANDS = (
-    convert, regions, segments, tracks, validate, stats, sample, audit, clean, fingerprint, split, mask, speak, pan,
-    features,
-    synthetic, synthetic_media,
+    convert, regions, segments, tracks, ground, validate, stats, sample, audit, clean, fingerprint, split, mask,
+    speak, pan, features, synthetic, synthetic_media,
 )  # fmt: skip
 for command in _COMMANDS:
     app.command()(command)

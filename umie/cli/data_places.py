@@ -178,6 +178,41 @@ def tracks(
     _print_written("video", stats, output)
 
 
+def ground(
+    input_file: Input,
+    output: Output,
+    grounder: Annotated[str, typer.Option("--grounder", "-g", help="ctc, grounding, words, or a plugin's name.")],
+    option: PartOptions = None,
+    format_name: Format = "jsonl",
+    media: Media = None,
+    format_option: FormatOptions = None,
+    missing_media: MissingMedia = "error",
+) -> None:
+    """Find the places in a medium that show the items of records, such as the predictions of any system.
+
+    A grounder looks for the words of entities, of heads and tails of relations, and of arguments. The places that it
+    finds replace those that the items had in the medium; the record's own places stay, and new ones follow. Items
+    without words, and triggers of events, stay as they are. So a system that only reads can be scored with places, next
+    to one that points: umie evaluate --predictions grounded.jsonl --gold test.jsonl
+
+    The options are those of the grounder's Config: top and min_score for all; checkpoint and device for grounding, a
+    detector that searches an image, and for ctc, which aligns the letters of a phrase with speech. words finds segments
+    by their labels, see umie data segments --proposer words.
+
+    Media that cannot be read are treated as in umie data segments; the items of their records stay as they are.
+
+    Example:
+        umie data ground -i p.jsonl -o a.jsonl -g words --media media
+        umie data ground -i p.jsonl -o a.jsonl -g ctc --option checkpoint=wav2vec2
+    """
+    from umie.grounders import registry
+
+    files = _files(input_file, output)
+    sources = [source_of(path, format_name, media, None, format_option) for path in files]
+    part, stats = _propose(registry, grounder, option, sources, files, missing_media, replace=False)
+    _print_written(part.medium, stats, output)
+
+
 def _files(given: Path, output: Path) -> dict[Path, Path]:
     """Return the output file of each input file: itself, or the splits in a directory."""
     files = {given: output}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from umie.encoders.proposing import AnnotationError, MediumProposer
+from umie.encoders.proposing import AnnotationError, FindsPlaces
 from umie.errors import UmieError
 from umie.records import Record
 from umie.records.overlap import nearest_places
@@ -31,7 +31,7 @@ class AnnotateStats:
 
 def annotate(
     records: Iterable[Record],
-    proposer: MediumProposer[Any],
+    proposer: FindsPlaces,
     stats: AnnotateStats,
     *,
     missing_images: str = "error",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from umie.encoders.base import WeightsOption
 from umie.errors import UmieError, check_share, check_whole
@@ -45,6 +45,20 @@ class ProposerConfig(WeightsOption):
         check_whole("top", self.top, 1)
         check_share("nms", self.nms)
         check_share("min_score", self.min_score)
+
+
+class FindsPlaces(Protocol):
+    """What ``annotate`` needs: a proposer, or a grounder."""
+
+    medium: ClassVar[Medium]
+
+    def filled(
+        self, record: Record, recent: dict[object, Any], place: int, *, replaces: bool = False
+    ) -> tuple[Record, dict[int, UmieError]]:
+        """Return a record with new places, and the errors by the number of the image."""
+
+    def check(self) -> None:
+        """Raise UmieError if the places so far cannot be those of the media; called after the last record."""
 
 
 class MediumProposer(ABC, Generic[Found]):

@@ -94,6 +94,20 @@ class GroundingProposer(PixelProposer):
         if not phrases:
             self.counts["texts without phrases"] += 1
             return Candidates()
+        return self._searched(image, phrases)
+
+    def search(self, image: Image.Image, phrases: Sequence[str]) -> list[Candidates]:
+        """Return the boxes that are found for each phrase, whatever the options say about phrases."""
+        stripped = [" ".join(phrase.split()) for phrase in phrases]
+        distinct = list(dict.fromkeys(phrase for phrase in stripped if any(map(str.isalnum, phrase))))
+        found: dict[str, list[tuple[Tensor, Tensor]]] = {phrase: [] for phrase in distinct}
+        for start in range(0, len(distinct), MAX_PHRASES):  # more than the detectors read at once
+            candidates = self._searched(image, distinct[start : start + MAX_PHRASES])
+            for box, score, label in zip(candidates.boxes, candidates.scores, candidates.labels, strict=True):
+                found[str(label)].append((box, score))
+        return [_of_phrase(phrase, found.get(phrase, [])) for phrase in stripped]
+
+    def _searched(self, image: Image.Image, phrases: Sequence[str]) -> Candidates:
         model, processor = self._detector
         find = _by_token if model.config.model_type in DINO else _by_phrase
         with torch.inference_mode():
@@ -128,6 +142,13 @@ class GroundingProposer(PixelProposer):
             )
         check_finite(model, f"checkpoint {name}")
         return model.float().to(self.config.device).eval(), processor
+
+
+def _of_phrase(phrase: str, found: Sequence[tuple[Tensor, Tensor]]) -> Candidates:
+    if not found:
+        return Candidates()
+    boxes, scores = zip(*found, strict=True)
+    return Candidates(torch.stack(boxes), torch.stack(scores), [phrase] * len(found))
 
 
 def _by_phrase(model: Any, processor: Any, image: Image.Image, phrases: Sequence[str]) -> Candidates:

@@ -1,0 +1,132 @@
+"""The contract of grounders: phrases of a text in, the places of a medium that show them out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeAlias
+
+from umie.encoders.base import WeightsOption
+from umie.errors import UmieError, check_share, check_whole
+from umie.records import Medium, Places, Record, Region, Segment, Span, Track
+from umie.records.model import annotated_spans, moved_places
+from umie.records.overlap import extent
+from umie.records.places import PLACES
+
+Place: TypeAlias = Region | Segment | Track
+
+TRIGGER = "event trigger"  # names no thing, so there is no phrase to look for
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrounderConfig(WeightsOption):
+    """Options that every grounder has.
+
+    Args:
+        top: the most places of a phrase.
+        min_score: places with lower scores are left out, so that a phrase may have no place.
+    """
+
+    top: int = 1
+    min_score: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_whole("top", self.top, 1)
+        check_share("min_score", self.min_score)
+
+
+class Grounder(ABC):
+    """Finds the places in one medium that show what phrases name; subclasses implement ``find``.
+
+    A grounder takes the extracted words only, not the states of a model, so that any system can be grounded: it is the
+    pipeline of REAMO, where pointing is the answer of one model.
+
+    Attributes:
+        counts: the number of phrases so far, and of those without a place.
+        num_found: the number of places so far.
+        num_clipped: the number of places so far that extend beyond the medium.
+    """
+
+    Config: ClassVar[type[GrounderConfig]] = GrounderConfig
+    medium: ClassVar[Medium]
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.counts: Counter[str] = Counter()
+        self.num_found = self.num_clipped = 0
+
+    @abstractmethod
+    def find(self, source: Any, phrases: Sequence[str], known: Sequence[Any] = ()) -> list[list[Any]]:
+        """Return the places that show each phrase, best first, at most ``top``; none if the medium does not show it.
+
+        Args:
+            source: a path, or an image, sound or clip in memory.
+            phrases: words of the text.
+            known: the places of the medium that the record already has.
+
+        Raises:
+            UmieError: the medium cannot be read.
+        """
+
+    def check(self) -> None:
+        """Do nothing: places are checked when they are found."""
+        return
+
+    def ground(self, record: Record) -> Record:
+        """Return a record whose items are shown by the places that were found, in place of those in this medium.
+
+        Entities, heads and tails of relations, and arguments are looked for by their words. What has no words, and
+        the triggers of events, keep their places. The record's own places stay, and new ones are added after them.
+
+        Raises:
+            UmieError: a medium cannot be read.
+        """
+        grounded, errors = self.filled(record, {}, 1)
+        for error in errors.values():
+            raise error
+        return grounded
+
+    def filled(
+        self, record: Record, recent: dict[object, Any], place: int, *, replaces: bool = False
+    ) -> tuple[Record, dict[int, UmieError]]:
+        """Return the record as ``ground`` does, and the errors by the number of the image; see ``MediumProposer``.
+
+        A record with an error is unchanged.
+        """
+        medium, kind = self.medium, PLACES[self.medium]
+        named = annotated_spans(record.entities, record.relations, record.events)
+        phrase_of = {span: record.surface(span) for owner, span in named if owner != TRIGGER}
+        phrases = list(dict.fromkeys(phrase_of.values()))
+        places: list[Any] = list(record.places(medium))
+        indices = {extent(one): index for index, one in reversed(list(enumerate(places)))}
+        shown: dict[str, set[int]] = {phrase: set() for phrase in phrases}
+        errors: dict[int, UmieError] = {}
+        for number in range(len(record.of(medium)) if phrases else 0):
+            known = [one for one in record.places(medium) if getattr(one, "image", 0) == number]
+            try:
+                found = self.find(record.resolved(medium, number), phrases, known)
+            except UmieError as error:
+                errors[number] = UmieError(f"record {record.id or place}: {error}")
+                errors[number].__cause__ = error
+                continue
+            for phrase, own in zip(phrases, found, strict=True):
+                for one in own:
+                    one = replace(one, image=number) if number else one
+                    if (index := indices.setdefault(extent(one), len(places))) == len(places):
+                        places.append(one)
+                    shown[phrase].add(index)
+        if errors:
+            return record, errors
+        self.counts["phrases"] += len(phrases)
+        self.counts["phrases without a place"] += sum(not indices for indices in shown.values())
+        self.num_found += sum(map(len, shown.values()))
+
+        def move(span: Span | None, before: Places) -> Places:
+            if span is None or span not in phrase_of or not record.of(medium):
+                return before
+            return before._replace(**{kind: tuple(sorted(shown[phrase_of[span]]))})
+
+        changes: dict[str, Any] = {kind: tuple(places), **moved_places(record, move)}
+        return replace(record, **changes), errors

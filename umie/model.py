@@ -381,13 +381,15 @@ class UmieModel(PreTrainedModel):
         if text_model is None or any(parameter.requires_grad for parameter in text_model.parameters()):
             states: Tensor = self.decoder.encode_text(input_ids, attention_mask)
             return states
-        was_training = text_model.training
+        modes = [(module, module.training) for module in text_model.modules()]
         text_model.eval()
         try:
             with torch.no_grad():
-                return (self.stored_texts or self.decoder.encode_text)(input_ids, attention_mask)
+                frozen: Tensor = (self.stored_texts or self.decoder.encode_text)(input_ids, attention_mask)
+                return frozen
         finally:
-            text_model.train(was_training)
+            for module, mode in modes:
+                module.training = mode
 
     def fuse(
         self,

@@ -310,8 +310,12 @@ def test_only_an_earlier_report_is_replaced_and_only_on_request(umie, data, chec
             ["--model", "CKPT", "--data", "test.jsonl", "--format", "cnoll", "--output", "r"],
             "Unknown data format 'cnoll'",
         ),
-        (["--model", "CKPT", "--gold", "g.jsonl"], "--gold has no effect with --model"),
-        (["--predictions", "p", "--gold", "g", "--num-beams", "2"], "--num-beams has no effect with --predictions"),
+        (["--data", "test.jsonl", "--output", "r"], "--data requires --model, the checkpoint to evaluate"),
+        (["--model", "CKPT", "--gold", "g.jsonl"], "--gold has no effect with --model: omit --gold, or --model"),
+        (
+            ["--predictions", "p", "--gold", "g", "--num-beams", "2"],
+            "--num-beams has no effect with --predictions and --gold: omit --num-beams, or",
+        ),
         (["--predictions", "p", "--gold", "g", "--format", "mrne"], "Unknown data format 'mrne'"),
     ],
 )

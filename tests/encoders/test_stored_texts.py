@@ -1,8 +1,11 @@
 """A frozen text encoder encodes each text once, and gives what it gives without the store."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
+from umie.decoders.span import SpanDecoder
 from umie.encoders import FeatureCache, StoredTexts
 from umie.model import UmieModel
 from umie.training.parts import freeze
@@ -47,7 +50,10 @@ def test_each_text_is_encoded_once(name, tmp_path):
         assert not found[mask == 0].any()
         torch.testing.assert_close(found[mask == 1], expected[texts()[1] == 1], atol=1e-5, rtol=1e-5)
         assert (len(calls), stored.num_encoded) == (3, 3)
-    assert model.decoder.text_model.training  # as before
+    assert all(module.training for module in model.decoder.text_model.modules())  # as before
+    ids, mask = texts()
+    mask[1] = 0  # a row without a text
+    assert not model.encode_text(ids, mask)[1].any()
 
     other = model_of(name, "cross_attention")  # the same weights in another variant, which finds the states on the disk
     freeze(other, ["text"])
@@ -86,3 +92,42 @@ def test_a_decoder_without_a_text_encoder_is_not_stored(tmp_path):
     expected = model.decoder.encode_text(*texts())
     assert torch.equal(model.encode_text(*texts()), expected)
     assert model.stored_texts.num_encoded == 0
+
+
+class Halved(SpanDecoder):
+    """A decoder of a plugin."""
+
+    def _text_states(self, input_ids, attention_mask):
+        return super()._text_states(input_ids, attention_mask) / 2
+
+
+def test_what_the_states_depend_on(tmp_path):
+    torch.manual_seed(0)
+    plain = SpanDecoder(SpanDecoder.Config())
+    halved = Halved(Halved.Config())
+    halved.load_state_dict(plain.state_dict())
+    cache = FeatureCache(tmp_path)
+    assert StoredTexts(plain, cache).fingerprint() != StoredTexts(halved, cache).fingerprint()
+    other = SpanDecoder(SpanDecoder.Config(overrides=DROPOUT["span"]))
+    other.load_state_dict(plain.state_dict())
+    assert StoredTexts(plain, cache).fingerprint() == StoredTexts(other, cache).fingerprint()
+
+
+def test_a_text_that_another_process_encodes_is_not_encoded_again(tmp_path):
+    one, two = (StoredTexts(model_of("span").eval().decoder, FeatureCache(tmp_path)) for _ in range(2))
+    with ThreadPoolExecutor(2) as pool, torch.no_grad():
+        first, second = pool.map(lambda stored: stored(*texts()), (one, two))
+    assert torch.equal(first, second)
+    assert one.num_encoded + two.num_encoded == len(LENGTHS)
+
+
+@pytest.mark.parametrize("name", list(DROPOUT))
+def test_a_compiled_model_uses_the_store(name, tmp_path):
+    model = model_of(name)
+    freeze(model, ["text"])
+    model.stored_texts = StoredTexts(model.decoder, FeatureCache(tmp_path))
+    compiled = torch.compile(model.encode_text, backend="eager", dynamic=True)
+    for width in (6, 9, 7):
+        ids, mask = texts(width)
+        torch.testing.assert_close(compiled(ids, mask), model.encode_text(ids, mask))
+    assert model.stored_texts.num_encoded == len(LENGTHS)

@@ -359,3 +359,20 @@ def test_a_tracker_that_is_unknown_or_missing_is_an_error_before_any_cell(ablate
         code, _, err = ablate(report_to=name)
         assert (code, expected in err, err.count("\n")) == (2, True, 1)
     assert not (tmp_path / "run" / GRID_FILE).exists()
+
+
+def test_a_plan_says_whose_text_states_are_shared(ablate):
+    changes = {"fusion": ["gated", "concat"], "warm_start": ..., "decoder": "span", "tasks": ["mner"]}
+    frozen = ("--set", "training.freeze=[text]", "--set", "training.max_steps=1")
+    code, out, _ = ablate("--plan", "--seeds", "0-1", *frozen, **changes)
+    assert code == 0
+    assert out.count("shared by 2 cells: text states of span (to do)") == 2  # random weights differ between seeds
+    assert ablate("--seeds", "0", *frozen, **changes)[0] == 0
+    code, out, _ = ablate("--plan", "--seeds", "0-1", *frozen, **changes)
+    assert [out.count(f"text states of span ({state})") for state in ("done", "to do")] == [1, 1]
+    for more in (("--set", "instruction=I0"), ("--set", "max_input_tokens=99")):
+        code, out, _ = ablate("--plan", "--seeds", "0", *frozen, *more, **changes)
+        assert code == 0
+        assert "text states of span (to do)" in out
+    code, out, _ = ablate("--plan", "--set", "training.max_steps=1", **changes)
+    assert "text states" not in out

@@ -62,6 +62,15 @@ def test_animations_have_their_own_times(tmp_path, monkeypatch, suffix):
         assert [gray(frame) for frame in open_clip(path, most).frames] == ([*range(6)] if most == 10 else [1, 4])
 
 
+@pytest.mark.parametrize("kept", [0, 1 << 24])
+def test_animations_are_turned_as_displayed(tmp_path, monkeypatch, kept):
+    monkeypatch.setattr("umie.media.clip._KEPT", kept)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    opened = open_clip(animate(tmp_path / "clip.png", grays(3), 100, exif=exif), 9)
+    assert [frame.size for frame in opened.frames] == [(8, 16)] * 3
+
+
 def test_a_png_whose_first_image_is_not_in_the_animation(tmp_path):
     opened = open_clip(animate(tmp_path / "clip.png", grays(4), [100] * 4, default_image=True), 9)
     assert [gray(frame) for frame in opened.frames] == [1, 2, 3]

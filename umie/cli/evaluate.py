@@ -157,8 +157,10 @@ def evaluate(
         source = context.get_parameter_source(str(param.name))
         is_of_other_mode = getattr(param, "rich_help_panel", None) == (CHECKPOINT if model is None else FILES)
         if is_of_other_mode and source is not None and source.name == "COMMANDLINE":
+            if model is None and predictions is None and gold is None:
+                raise UmieError(f"{param.opts[0]} requires --model, the checkpoint to evaluate")
             used = "--predictions and --gold" if model is None else "--model"
-            raise UmieError(f"{param.opts[0]} has no effect with {used}: omit one of them")
+            raise UmieError(f"{param.opts[0]} has no effect with {used}: omit {param.opts[0]}, or {used}")
     from umie.cli.evaluate_display import print_checkpoint, print_files
     from umie.records import no_relation_names
     from umie.registry import load_plugins

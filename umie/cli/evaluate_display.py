@@ -33,8 +33,6 @@ def _table(task: str, modality: str, lines: Sequence[Line], columns: Sequence[st
 
 def _groups(group_by: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print the main measures of each group of records in one table, if there are several."""
-    if not rows and group_by != "combination":
-        print_line(f"by {GROUPINGS[group_by]}: there are not two groups of records to show")
     if rows:
         more = "; for all measures of one: --modality" if group_by == "combination" else ""
         title = f"by {GROUPINGS[group_by]}{more}"
@@ -68,6 +66,8 @@ def print_scores(report: Report) -> None:
         score, edges = decimal(line.score.f1), decimal_interval(line.interval)
         groups.append((*_group(line), score, edges, *_numbers(line.score)))
     _groups(report.group_by, ("F1", "95% interval", "P", "R", "pred", "gold"), groups)
+    if not groups and report.group_by != "combination":
+        print_line(f"by {GROUPINGS[report.group_by]}: there are not two groups of records to show")
     for task, found in report.grounding_lines.items():
         title = escape(f"{task}, groundings: the places that show items; docs/scores.md defines the lines")
         table = number_table("", "value", "95% interval", "count", "out of", no_wrap=True, title=title, **_LOOK)

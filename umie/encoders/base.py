@@ -145,7 +145,7 @@ class VisualEncoder(nn.Module, ABC):
         """
         if self.reads_features:
             return str(self.preprocess.fingerprint())
-        parts = [_code_of(type(self)), _code_of(self.Preprocessor), self.config.identity()]
+        parts = [code_of(type(self)), code_of(self.Preprocessor), self.config.identity()]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode())
         hash_tensors(digest, self.state_dict())
         return digest.hexdigest()[:32]
@@ -177,7 +177,7 @@ class VisualEncoder(nn.Module, ABC):
         return features
 
 
-def _code_of(part: type) -> list[str]:
+def code_of(part: type) -> list[str]:
     """Return a class's name and, for a class from outside this package, its source, which can change at any time."""
     if part.__module__.split(".")[0] == __name__.split(".")[0]:
         return [part.__qualname__]

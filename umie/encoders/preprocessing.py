@@ -293,9 +293,10 @@ def collate(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def pad_stack(tensors: Sequence[Tensor], value: float = 0) -> Tensor:
     """Stack tensors of equal rank, padded with ``value`` at the end of each dimension."""
     shapes = [tensor.shape for tensor in tensors]
-    if all(shape == shapes[0] for shape in shapes):
+    is_plain = shapes[0] and all(tensor.dtype == tensors[0].dtype for tensor in tensors)
+    if is_plain and all(shape == shapes[0] for shape in shapes):
         return torch.stack(list(tensors))
-    if all(shape[1:] == shapes[0][1:] for shape in shapes):  # several times as fast as row by row
+    if is_plain and all(shape and shape[1:] == shapes[0][1:] for shape in shapes):  # faster than row by row
         return pad_sequence(list(tensors), batch_first=True, padding_value=value)
     shape = [max(sizes) for sizes in zip(*shapes, strict=True)]
     stacked = tensors[0].new_full((len(tensors), *shape), value)

@@ -92,11 +92,15 @@ def stored_encoders(config: RunConfig) -> dict[str, dict[str, Any]]:
 
 
 def stores_texts(config: RunConfig) -> bool:
-    """Return whether the text encoder of a run is frozen, so that its states of texts are stored."""
+    """Return whether the text encoder of a run is frozen, so that its states of texts are stored.
+
+    Those of an encoder that is spread over several processes (FSDP) are not.
+    """
     from umie.decoders import Decoder  # here, because it imports torch
 
     decoder: Any = registries.decoders.get(config.parts["decoder"]["name"])
-    is_frozen = "text" in config.training.freeze and config.training.adapter is None
+    training = config.training
+    is_frozen = "text" in training.freeze and training.adapter is None and not training.fsdp
     return config.features.enabled and is_frozen and decoder.text_model is not Decoder.text_model
 
 

@@ -107,11 +107,11 @@ def plan_grid(
                 write_calibration(output, measured)
             costs |= measured
     done = {
-        json_text(encoder)
+        key
         for cell in cells
         if results.get(cell.hash, {}).get("status") == "ok"
         and Path(cell.config.features.folder or output / "features").is_dir()  # merged results have no features here
-        for encoder in _stored(cell.config)
+        for key in _stored(cell.config)
     }
     known = {hash_: costs[key] for hash_ in starts if (key := _start_key(hash_)) in costs}
     steps = {
@@ -174,16 +174,25 @@ def _shared(
             encoders[key] += 1
             named.setdefault(key, f"features of {cell.options.get(slot, options['name'])}")
         if stores_texts(cell.config):
-            options = cell.config.parts["decoder"]
-            key = json_text(options)
+            key = _texts_key(cell.config)
             encoders[key] += 1
-            named.setdefault(key, f"text states of {cell.options.get('decoder', options['name'])}")
+            name = cell.options.get("decoder", cell.config.parts["decoder"]["name"])
+            named.setdefault(key, f"text states of {name}")
     return found + [Shared(named[key], count, key in done) for key, count in encoders.items()]
 
 
-def _stored(config: RunConfig) -> list[Mapping[str, Any]]:
-    """Return the options of the frozen encoders of a run, those of media and that of texts."""
-    return [*stored_encoders(config).values(), *([config.parts["decoder"]] if stores_texts(config) else [])]
+def _stored(config: RunConfig) -> list[str]:
+    """Return keys of what the frozen encoders of a run store, those of media and that of texts."""
+    texts = [_texts_key(config)] if stores_texts(config) else []
+    return [*map(json_text, stored_encoders(config).values()), *texts]
+
+
+def _texts_key(config: RunConfig) -> str:
+    """Return a key of the text states that a run needs: of its texts, and of the weights of their encoder."""
+    from umie.composition import checkpoint_of
+
+    weights = config.seed if checkpoint_of(config.parts["decoder"]) is None else None  # random ones have a seed
+    return repr(([getattr(config, name) for name in _TOKENIZING], config.warm_start, weights))
 
 
 def _measured(

@@ -151,7 +151,7 @@ class Variant:
         with state.main_process_first():
             folder = Path(config.features.folder or store)
             stored = {medium: self._store_features(medium, folder) for medium in self.processor.preprocessors}
-        if stores_texts(config):
+        if stores_texts(config) and self.model.decoder.text_model is not None:
             from umie.encoders import FeatureCache, StoredTexts
 
             self.model.stored_texts = StoredTexts(self.model.decoder, FeatureCache(folder, on_event=progress.note))

@@ -87,6 +87,9 @@ def _parts(run: GridRun) -> Iterator[str]:
         warm = ", then a text-only warm start" if cell.config.warm_start is not None else ""
         source = f" ({decoder['source']})" if "source" in decoder else ""
         facts[f"decoder {decoder['name']}{source}: {origin}{warm}"] = None
+        if "text" in cell.config.training.freeze and checkpoint is None and not warm:
+            problem = "has random weights, different for each seed, and is frozen"
+            warnings[f"**warning**: the text encoder of the decoder {decoder['name']} {problem}"] = None
         for encoder in [dict(cell.parts[slot]) for slot in ENCODERS if slot in cell.parts]:
             name = encoder.pop("name")
             part = registries.encoders.get(name)

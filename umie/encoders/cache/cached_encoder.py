@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
@@ -29,7 +28,6 @@ Places: TypeAlias = Sequence[Any]  # regions, tracks or segments
 Outcome: TypeAlias = dict[str, Tensor] | UmieError  # features and places of the slots, or why there are none
 
 FORMAT = 3  # increment it when the same image, boxes and encoder give other features or are stored in another way
-POLL_S = 0.02  # between two attempts to take a lock
 
 
 def feature_key(fingerprint: str, digest: str, places: Sequence[Any]) -> str:
@@ -189,7 +187,7 @@ class CachedEncoder:
             return outcomes, False
         inputs: dict[str, dict[str, Tensor]] = {}
         repeated = []
-        with self._lock():
+        with self.cache.lock(self.fingerprint):
             for job in jobs:
                 if job.key in inputs or job.key in outcomes:
                     repeated.append(job)
@@ -239,19 +237,6 @@ class CachedEncoder:
             {"features": row[: len(item["boxes"])].clone(), **{name: item[name] for name in names}}
             for row, item in zip(features, inputs, strict=True)
         ]
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Hold the lock of this encoder, so that several processes do not encode the same images."""
-        folder = self.cache.folder / "locks"
-        lock = FileLock(folder / f"{self.fingerprint}.lock")
-        with suppress(OSError):  # in a read-only folder nothing will be stored, so there is nothing to wait for
-            folder.mkdir(exist_ok=True)
-            lock.acquire(poll_interval=POLL_S)
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 def _read_image(path: str | Path) -> Image.Image:

@@ -7,13 +7,14 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from umie.files import atomic_write, open_regular
 
 SUFFIX = ".safetensors"
 STALE_AFTER_S = 24 * 3600  # no writer takes this long for one file: a temporary file this old was left by a killed one
+POLL_S = 0.02  # between two attempts to take a lock
 _KEY = re.compile(r"[0-9a-f]{8,128}")
 
 
@@ -92,6 +94,19 @@ class FeatureCache:
             return False
         self.stats.written_bytes += len(data)
         return True
+
+    @contextmanager
+    def lock(self, fingerprint: str) -> Iterator[None]:
+        """Hold the lock of an encoder, so that several processes do not encode the same."""
+        folder = self.folder / "locks"
+        lock = FileLock(folder / f"{fingerprint}.lock")
+        with suppress(OSError):  # in a read-only folder nothing will be stored, so there is nothing to wait for
+            folder.mkdir(exist_ok=True)
+            lock.acquire(poll_interval=POLL_S)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def path(self, key: str) -> Path:
         """Return the file of an entry, whether or not it exists."""

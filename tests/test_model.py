@@ -508,6 +508,8 @@ def test_defaults_of_the_configuration():
         ({"fusion": {"gates": 1}}, "Unknown option of fusion 'gated': 'gates'. Did you mean 'gate'?"),
         ({"encoder": {"crop": 3}}, "Unknown option of encoder 'tiny': 'crop'. Did you mean 'crop_size'?"),
         ({"visual_embedding": {"layer": 3}}, "Unknown option of visual_embedding: 'layer'. Did you mean"),
+        ({"visual_embedding": {"d_model": 7}}, "the visual_embedding has d_model=7, but the decoder has d_model=96"),
+        ({"visual_embedding": {"feature_dim": 7}}, "the visual_embedding has feature_dim=7, but the encoder has"),
         ({"visual_embedding": {"num_layers": -3}}, "num_layers is -3: "),
         ({"visual_embedding": {"num_heads": 5, "head_dim": None}}, "num_heads=5 does not divide d_model=96"),
         ({"visual_embedding": {"num_layers": "two"}}, "num_layers is 'two': "),

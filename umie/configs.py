@@ -71,7 +71,12 @@ def config_error(model: type[BaseModel], error: ValidationError) -> ConfigError:
         elif item["type"] == "missing":
             lines.append(f"{path} is missing")
         else:
-            message = str(item["msg"]).removeprefix("Input ").removeprefix("Value error, ")
+            message = (
+                str(item["msg"])
+                .removeprefix("Input ")
+                .removeprefix("Value error, ")
+                .replace("valid tuple", "valid list")
+            )
             if item["type"] in ("model_type", "dict_type"):
                 message = "expected a mapping of names to values"
             lines.append(f"{path} is {shown(item['input'])}: {message}")

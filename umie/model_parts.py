@@ -77,27 +77,29 @@ def build_visual_embedding(
     Raises:
         UmieError: the options are wrong, or the widths of the module differ from those of encoder and decoder.
     """
-    if "visual_embedding" not in modules:
-        known = [field.name for field in dataclasses.fields(VisualEmbeddingConfig)]
-        check_keys("option of visual_embedding:", options or {}, known)
-        try:
-            return VisualEmbedding(VisualEmbeddingConfig(**{**widths, **(options or {})}))
-        except (TypeError, UmieError) as error:
-            raise UmieError(f"visual_embedding: {error}") from error
-    module = modules["visual_embedding"]
+    module = modules.get("visual_embedding")
     own = getattr(module, "config", None)
+    given = dict(options or {})
+    if module is not None:  # one without a config has only an image's features
+        assumed = ("feature_dim", "d_model")
+        given = {name: getattr(own, name, value if name in assumed else None) for name, value in widths.items()}
     for name, expected in widths.items():
-        if name.endswith("_dim") and name != "head_dim":
-            source = {"feature_dim": "encoder"}.get(name, name.replace("_dim", "_encoder"))
-        elif name == "d_model":
+        if name == "d_model":
             source = "decoder"
+        elif name.endswith("_dim") and name != "head_dim":
+            source = {"feature_dim": "encoder"}.get(name, name.replace("_dim", "_encoder"))
         else:
             continue
-        if getattr(own, name, expected if name in ("feature_dim", "d_model") else None) != expected:
-            raise UmieError(
-                f"the visual_embedding has {name}={getattr(own, name, None)}, but the {source} has {name}={expected}"
-            )
-    return module
+        if given.get(name, expected) != expected:
+            raise UmieError(f"the visual_embedding has {name}={given[name]}, but the {source} has {name}={expected}")
+    if module is not None:
+        return module
+    known = [field.name for field in dataclasses.fields(VisualEmbeddingConfig)]
+    check_keys("option of visual_embedding:", given, known)
+    try:
+        return VisualEmbedding(VisualEmbeddingConfig(**{**widths, **given}))
+    except (TypeError, UmieError) as error:
+        raise UmieError(f"visual_embedding: {error}") from error
 
 
 def options_of(slot: str, module: nn.Module, inherited: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -364,9 +364,10 @@ def test_a_tracker_that_is_unknown_or_missing_is_an_error_before_any_cell(ablate
 def test_a_plan_says_whose_text_states_are_shared(ablate):
     changes = {"fusion": ["gated", "concat"], "warm_start": ..., "decoder": "span", "tasks": ["mner"]}
     frozen = ("--set", "training.freeze=[text]", "--set", "training.max_steps=1")
-    code, out, _ = ablate("--plan", "--seeds", "0-1", *frozen, **changes)
+    code, out, err = ablate("--plan", "--seeds", "0-1", *frozen, **changes)
     assert code == 0
     assert out.count("shared by 2 cells: text states of span (to do)") == 2  # random weights differ between seeds
+    assert "gated: its text encoder has random weights and is frozen (training.freeze)" in " ".join((out + err).split())
     assert ablate("--seeds", "0", *frozen, **changes)[0] == 0
     code, out, _ = ablate("--plan", "--seeds", "0-1", *frozen, **changes)
     assert [out.count(f"text states of span ({state})") for state in ("done", "to do")] == [1, 1]

@@ -104,6 +104,17 @@ def stores_texts(config: RunConfig) -> bool:
     return config.features.enabled and is_frozen and decoder.text_model is not Decoder.text_model
 
 
+def has_random_frozen_text_encoder(config: RunConfig) -> bool:
+    """Return whether the text encoder of a run has random weights that nothing trains, so that it tells nothing."""
+    from umie.composition import checkpoint_of  # here, because it imports torch
+
+    is_frozen = "text" in config.training.freeze and config.training.adapter is None
+    return is_frozen and config.warm_start is None and checkpoint_of(config.parts["decoder"]) is None
+
+
+RANDOM_TEXT = "its text encoder has random weights and is frozen (training.freeze), so it tells nothing about a text"
+
+
 def known_costs(output: Path) -> dict[str, Cost]:
     """Return the costs by shape in the directory of a grid: of finished cells, or else of a calibration."""
     return read_calibration(output) | costs_of(_lines(output))

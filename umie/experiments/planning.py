@@ -15,9 +15,11 @@ from umie.experiments.config import RunConfig
 from umie.experiments.data_sets import Corpus
 from umie.experiments.engines.base import Engine, Job
 from umie.experiments.estimate import (
+    RANDOM_TEXT,
     Cost,
     Estimate,
     estimate,
+    has_random_frozen_text_encoder,
     known_costs,
     num_queries,
     shape_of,
@@ -91,6 +93,8 @@ def plan_grid(
         corpus, cells = prepare(grid, root, scratch, progress)
         distinct = {repr([getattr(cell.config, slot) for slot in _TOKENIZING]): cell.config for cell in cells}
         warnings = list(dict.fromkeys(line for config in distinct.values() for line in plan_queries(config, corpus)))
+        random = [cell.variant for cell in cells if has_random_frozen_text_encoder(cell.config)]
+        warnings += [f"{variant}: {RANDOM_TEXT}" for variant in dict.fromkeys(random)]
         results = results_of(grid, corpus, cells, output, progress.note, repair=False, tells_others=True)
         chosen = (selection or Selection()).of(cells, results)
         every_start = _starts(cells, corpus)

@@ -8,6 +8,7 @@ from pathlib import Path
 from umie import registries
 from umie.decoders.base import ScoringDecoder
 from umie.experiments.combine import ENCODERS
+from umie.experiments.estimate import RANDOM_TEXT, has_random_frozen_text_encoder
 from umie.experiments.grid_run import GridRun
 from umie.experiments.parts import ignored_media, unnamed_places
 from umie.experiments.reference import paper
@@ -87,9 +88,8 @@ def _parts(run: GridRun) -> Iterator[str]:
         warm = ", then a text-only warm start" if cell.config.warm_start is not None else ""
         source = f" ({decoder['source']})" if "source" in decoder else ""
         facts[f"decoder {decoder['name']}{source}: {origin}{warm}"] = None
-        if "text" in cell.config.training.freeze and checkpoint is None and not warm:
-            problem = "has random weights, different for each seed, and is frozen"
-            warnings[f"**warning**: the text encoder of the decoder {decoder['name']} {problem}"] = None
+        if has_random_frozen_text_encoder(cell.config):
+            warnings[f"**warning**: the decoder {decoder['name']}: {RANDOM_TEXT}"] = None
         for encoder in [dict(cell.parts[slot]) for slot in ENCODERS if slot in cell.parts]:
             name = encoder.pop("name")
             part = registries.encoders.get(name)

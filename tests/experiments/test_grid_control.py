@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from grid_helpers import cells_in_process, lines_of, write_plugin
 
+from umie.experiments import load
 from umie.experiments.engines.inline import InlineEngine
 from umie.experiments.estimate import CALIBRATION, Cost, estimate, known_costs, shape_of, write_calibration
 from umie.experiments.expand import plan, read_grid
@@ -72,7 +73,7 @@ def test_chosen_cells_run_and_the_others_later(ablate, tmp_path):
     assert "umie: all chosen cells already had results; none was run\n" in err
 
 
-def test_results_of_other_settings_are_kept_and_mentioned(ablate, tmp_path):
+def test_results_of_other_settings_are_kept_and_mentioned(ablate, umie, tmp_path):
     assert "has results of" not in ablate(fusion=["text_only"])[2]
     for arguments in ((), ("--plan",)):
         code, _, err = ablate("--set", "training.max_steps=1", *arguments, fusion=["text_only"])
@@ -81,6 +82,8 @@ def test_results_of_other_settings_are_kept_and_mentioned(ablate, tmp_path):
         assert note in err
         assert arguments or err.index(note) < err.index("running 1 of 1 cells")  # in time to choose another directory
     assert len(ran(tmp_path / "run")) == 2
+    assert load(tmp_path / "run").others == 1
+    assert "The directory also has results of 1 other cell (other options" in umie("grid", "show", tmp_path / "run")[1]
 
 
 def test_only_failed_runs_what_crashed(ablate, tmp_path):

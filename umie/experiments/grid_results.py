@@ -35,6 +35,7 @@ class GridResults:
             ``metrics`` by scored task, ``parameters``, ``seconds``, ``memory`` and so on.
         damage: sentences about damaged files, whose results are left out.
         archived: the counts of each cell, by hash, if the results are from an archive.
+        others: the number of finished cells in the directory that the grid, as it last ran, does not have.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class GridResults:
     results: Mapping[str, Mapping[str, Any]]
     damage: Sequence[str] = ()
     archived: Mapping[str, Mapping[str, Any]] | None = field(default=None, repr=False)
+    others: int = 0
 
     @property
     def name(self) -> str:
@@ -193,8 +195,9 @@ def load(path: str | Path) -> GridResults:
     damage: list[str] = []
     names = {cell.hash: f"{cell.variant}, seed {cell.seed}" for cell in grid.cells}
     keys = [one.key for one in grid.scored]
-    results = read_results(path, names, keys, repair=False, on_damage=damage.append)
-    return GridResults(path, grid, results, damage)
+    others: list[int] = []
+    results = read_results(path, names, keys, repair=False, on_damage=damage.append, on_others=others.append)
+    return GridResults(path, grid, results, damage, others=sum(others))
 
 
 def _numbers(value: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, float]]:

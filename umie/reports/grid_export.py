@@ -65,6 +65,9 @@ def page(results: GridResults) -> str:
     count = ", ".join(f"{states[name]} {'finished' if name == 'ok' else name}" for name in STATES if states[name])
     table = markdown_table(header, [[f"*{name}*", *cells] for name, *cells in given] + measured)
     parts = [*page_head(results, table), f"Cells: {count}."]
+    if results.others:
+        number = f"{results.others} other {'cell' if results.others == 1 else 'cells'} (other options, data or seeds)"
+        parts.append(f"The directory also has results of {number}; run the grid with their options for their table.")
     if compared := comparisons(results, results.counts):
         parts += ["## What the intervals support", compared]
     return "\n\n".join(parts) + "\n"

@@ -95,7 +95,7 @@ def test_the_table_shows_set_wording_and_published_scores(finished_grid):
         "- own train: 1 records, 0 with an image",
         "- sampling of the data sets in training: equal",
         "- training shares of without names: both 50.0%, own 50.0%",
-        "- decoder tiny: random weights, then a text-only warm start",
+        "- decoder t5 (tiny): random weights, then a text-only warm start",
         "*last year*: published in the grid file, not measured here.",
     ):
         assert fact in words, fact

@@ -47,9 +47,10 @@ def summary(run: GridLike, table: Sequence[Row]) -> tuple[list[str], list[list[s
 def page_head(results: GridResults, table: str) -> list[str]:
     """Return the first paragraphs of a page in Markdown: the question, the table, and what its words mean."""
     grid = results.grid
+    num_records = sum(grid.num_records.values())
     about = (
-        f"{grid.f1_name} on the {grid.split} split ({sum(grid.num_records.values())} records): mean over seeds ± half "
-        f"width of the 95% interval (Student's t over seeds, for three seeds or more). `{MEAN}` averages "
+        f"{grid.f1_name[:1].upper()}{grid.f1_name[1:]} on the {grid.split} split ({num_records} records): mean over "
+        f"seeds ± half width of the 95% interval (Student's t over seeds, for three seeds or more). `{MEAN}` averages "
         f"{', '.join(title(results, key) for key in grid.mean_over)}."
     )
     meanings = [f"*{name}*: {meaning}" for name, meaning in grid.terms.items()]

@@ -117,7 +117,6 @@ def test_a_text_that_another_process_encodes_is_not_encoded_again(tmp_path, monk
 
         def missed(key):
             one(*texts())  # while the other one waits for the lock
-            return
 
         monkeypatch.setattr(two, "_stored", missed)
         assert torch.equal(two(*texts()), one(*texts()))

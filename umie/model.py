@@ -25,7 +25,7 @@ from umie.checkpoints import (
 )
 from umie.constrained import Constraint
 from umie.decoders.base import GeneratingDecoder
-from umie.encoders.base import no_slots
+from umie.encoders.base import in_evaluation_mode, no_slots
 from umie.encoders.several_images import SOURCES, image_key, in_order, without_image
 from umie.errors import UmieError, shown
 from umie.files import read_json
@@ -381,15 +381,9 @@ class UmieModel(PreTrainedModel):
         if text_model is None or any(parameter.requires_grad for parameter in text_model.parameters()):
             states: Tensor = self.decoder.encode_text(input_ids, attention_mask)
             return states
-        modes = [(module, module.training) for module in text_model.modules()]
-        text_model.eval()
-        try:
-            with torch.no_grad():
-                frozen: Tensor = (self.stored_texts or self.decoder.encode_text)(input_ids, attention_mask)
-                return frozen
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with torch.no_grad(), in_evaluation_mode(text_model):
+            frozen: Tensor = (self.stored_texts or self.decoder.encode_text)(input_ids, attention_mask)
+            return frozen
 
     def fuse(
         self,

@@ -99,17 +99,19 @@ def stores_texts(config: RunConfig) -> bool:
     from umie.decoders import Decoder  # here, because it imports torch
 
     decoder: Any = registries.decoders.get(config.parts["decoder"]["name"])
-    training = config.training
-    is_frozen = "text" in training.freeze and training.adapter is None and not training.fsdp
-    return config.features.enabled and is_frozen and decoder.text_model is not Decoder.text_model
+    is_stored = config.features.enabled and not config.training.fsdp
+    return is_stored and _freezes_text(config) and decoder.text_model is not Decoder.text_model
 
 
 def has_random_frozen_text_encoder(config: RunConfig) -> bool:
     """Return whether the text encoder of a run has random weights that nothing trains, so that it tells nothing."""
     from umie.composition import checkpoint_of  # here, because it imports torch
 
-    is_frozen = "text" in config.training.freeze and config.training.adapter is None
-    return is_frozen and config.warm_start is None and checkpoint_of(config.parts["decoder"]) is None
+    return _freezes_text(config) and config.warm_start is None and checkpoint_of(config.parts["decoder"]) is None
+
+
+def _freezes_text(config: RunConfig) -> bool:
+    return "text" in config.training.freeze and config.training.adapter is None
 
 
 RANDOM_TEXT = "its text encoder has random weights and is frozen (training.freeze), so it tells nothing about a text"

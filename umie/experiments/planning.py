@@ -115,7 +115,7 @@ def plan_grid(
         for cell in cells
         if results.get(cell.hash, {}).get("status") == "ok"
         and Path(cell.config.features.folder or output / "features").is_dir()  # merged results have no features here
-        for key in _stored(cell.config)
+        for key in _stored(cell)
     }
     known = {hash_: costs[key] for hash_ in starts if (key := _start_key(hash_)) in costs}
     steps = {
@@ -171,24 +171,24 @@ def _shared(
         name = own[0].options.get("decoder", decoder.get("source", decoder["name"]))
         found.append(Shared(f"warm start of {name}", len(own), hash_ in trained))
     named: dict[str, str] = {}
-    encoders: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for cell in cells:
-        for slot, options in stored_encoders(cell.config).items():
-            key = json_text(options)
-            encoders[key] += 1
-            named.setdefault(key, f"features of {cell.options.get(slot, options['name'])}")
-        if stores_texts(cell.config):
-            key = _texts_key(cell.config)
-            encoders[key] += 1
-            name = cell.options.get("decoder", cell.config.parts["decoder"]["name"])
-            named.setdefault(key, f"text states of {name}")
-    return found + [Shared(named[key], count, key in done) for key, count in encoders.items()]
+        for key, what in _stored(cell).items():
+            counts[key] += 1
+            named.setdefault(key, what)
+    return found + [Shared(named[key], count, key in done) for key, count in counts.items()]
 
 
-def _stored(config: RunConfig) -> list[str]:
-    """Return keys of what the frozen encoders of a run store, those of media and that of texts."""
-    texts = [_texts_key(config)] if stores_texts(config) else []
-    return [*map(json_text, stored_encoders(config).values()), *texts]
+def _stored(cell: Cell) -> dict[str, str]:
+    """Return what the frozen encoders of a cell store, features of media and states of texts, by a key."""
+    found = {
+        json_text(options): f"features of {cell.options.get(slot, options['name'])}"
+        for slot, options in stored_encoders(cell.config).items()
+    }
+    if stores_texts(cell.config):
+        name = cell.options.get("decoder", cell.config.parts["decoder"]["name"])
+        found[_texts_key(cell.config)] = f"text states of {name}"
+    return found
 
 
 def _texts_key(config: RunConfig) -> str:

@@ -292,6 +292,11 @@ def state_of(line: Mapping[str, Any] | None) -> str:
     return "not run" if line is None else {"crashed": "failed"}.get(line["status"], line["status"])
 
 
+def results_of_others(number: int) -> str:
+    """Return the words for finished cells that a grid does not have; see ``read_results``."""
+    return f"results of {number} other {'cell' if number == 1 else 'cells'} (other options, data or seeds)"
+
+
 def cell_folder(output: Path, hash_: str) -> Path:
     """Return the directory of a cell."""
     return output / "cells" / hash_

@@ -20,7 +20,7 @@ from umie.experiments.grid_run import GridRun, Selection
 from umie.experiments.identity import locked, warm_start_hash
 from umie.experiments.parts import ignored_media
 from umie.experiments.prepare_data import prepare_corpus
-from umie.experiments.results import RESULTS, append_result, cell_folder, read_results, sealed
+from umie.experiments.results import RESULTS, append_result, cell_folder, read_results, results_of_others, sealed
 from umie.experiments.scored_tasks import averaged, check_metric, scored_tasks
 from umie.experiments.tally import Clock, GridProgress, Tally, unfinished
 
@@ -100,10 +100,10 @@ def results_of(
     """
 
     def tell(others: int) -> None:
-        of = f"results of {others} other {'cell' if others == 1 else 'cells'} (other options, data or seeds)"
+        found = results_of_others(others)
         note(
-            f"umie: warning: {output} also has {of}: they are kept, but the table and the report will be without them; "
-            "for a table of each, use another --output"
+            f"umie: warning: {output} also has {found}: they are kept, but the table and the report will be without "
+            "them; for a table of each, use another --output"
         )
 
     names = {cell.hash: f"{cell.variant}, seed {cell.seed}" for cell in cells}

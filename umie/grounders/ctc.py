@@ -7,21 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from umie.checkpoints import check_checkpoint, local_only
 from umie.encoders.regions.base import check_device
 from umie.errors import UmieError, shown
 from umie.grounders import registry
 from umie.grounders.base import Grounder, GrounderConfig
 from umie.media import SoundSource, open_sound
 from umie.records import Segment
-from umie.weights import check_finite, first_line
 
 WINDOW_S = 30.0  # longer sounds are heard in windows
 
@@ -116,32 +113,16 @@ class CtcGrounder(Grounder):
 
     @cached_property
     def _model(self) -> tuple[Any, Any]:
-        from transformers import AutoModelForCTC, AutoProcessor
+        from transformers import AutoModelForCTC
 
-        name = self.config.checkpoint
-        try:
-            if Path(str(name)).is_dir():
-                check_checkpoint(Path(str(name)))
-            with local_only(str(name)):
-                model, report = AutoModelForCTC.from_pretrained(
-                    name, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-                )
-                processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
-        except UmieError:
-            raise
-        except Exception as error:  # a damaged checkpoint makes the loaders raise nearly anything
-            raise UmieError(
-                f"checkpoint {name}: cannot be loaded ({first_line(error)}); use a CTC model with its processor, "
-                "written by save_pretrained"
-            ) from error
+        from umie.language_models.sources import check_loaded, load_with_processor
+
+        name = str(self.config.checkpoint)
+        advice = "a CTC model with its processor, written by save_pretrained"
+        model, processor, missing = load_with_processor(AutoModelForCTC, name, advice, use_safetensors=True)
         if not hasattr(processor, "feature_extractor") or not hasattr(processor, "tokenizer"):
             raise UmieError(f"checkpoint {name}: has no processor with a tokenizer, which a CTC model needs")
-        missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        if missing:
-            raise UmieError(
-                f"checkpoint {name}: {len(missing)} weights are missing ({', '.join(missing[:3])}); download it again"
-            )
-        check_finite(model, f"checkpoint {name}")
+        check_loaded(model, name, missing)
         return model.float().to(self.config.device).eval(), processor
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from umie.checkpoints import (
 from umie.errors import UmieError, UnknownNameError, at, check_positive
 from umie.files import read_json
 from umie.hub import hub_folder, is_hub_name
-from umie.weights import reason_of
+from umie.weights import check_finite, first_line, reason_of
 
 PACKAGE = "package:"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "tokenizer_config.json")
@@ -208,3 +208,39 @@ def _package_folder(source: str) -> Path:
 
 def _has_weights(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
+
+
+def load_with_processor(kind: Any, name: str, advice: str, **options: Any) -> tuple[Any, Any, list[str]]:
+    """Return a model, its processor, and the names of the weights that its checkpoint lacks.
+
+    Args:
+        kind: a class of transformers, such as AutoModelForCTC.
+        name: a directory or a hub name.
+        advice: what to use instead, for the message.
+        options: further options of ``from_pretrained``.
+
+    Raises:
+        UmieError: they cannot be read.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        if Path(name).is_dir():
+            check_checkpoint(Path(name))
+        with local_only(name):
+            model, report = kind.from_pretrained(name, trust_remote_code=False, output_loading_info=True, **options)
+            processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+    except UmieError:
+        raise
+    except Exception as error:  # a damaged checkpoint makes the loaders raise nearly anything
+        raise UmieError(f"checkpoint {name}: cannot be loaded ({first_line(error)}); use {advice}") from error
+    return model, processor, sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+
+
+def check_loaded(model: Any, name: str, missing: Sequence[str]) -> None:
+    """Raise UmieError if weights of a model are missing or not finite."""
+    if missing:
+        raise UmieError(
+            f"checkpoint {name}: {len(missing)} weights are missing ({', '.join(missing[:3])}); download it again"
+        )
+    check_finite(model, f"checkpoint {name}")

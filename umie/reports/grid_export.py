@@ -7,7 +7,7 @@ from pathlib import Path
 
 from umie.errors import UmieError
 from umie.experiments.grid_results import GridResults
-from umie.experiments.results import STATES
+from umie.experiments.results import STATES, results_of_others
 from umie.experiments.summary import rows
 from umie.files import atomic_write, json_text
 from umie.reports import style
@@ -66,8 +66,8 @@ def page(results: GridResults) -> str:
     table = markdown_table(header, [[f"*{name}*", *cells] for name, *cells in given] + measured)
     parts = [*page_head(results, table), f"Cells: {count}."]
     if results.others:
-        number = f"{results.others} other {'cell' if results.others == 1 else 'cells'} (other options, data or seeds)"
-        parts.append(f"The directory also has results of {number}; run the grid with their options for their table.")
+        found = results_of_others(results.others)
+        parts.append(f"The directory also has {found}; run the grid with their options for their table.")
     if compared := comparisons(results, results.counts):
         parts += ["## What the intervals support", compared]
     return "\n\n".join(parts) + "\n"

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from umie.encoders.base import VisualEncoder, collate, no_slots
+from umie.encoders.base import VisualEncoder, collate, in_evaluation_mode, no_slots
 from umie.encoders.cache.store import FeatureCache
 from umie.errors import UmieError, check_whole
 from umie.files import atomic_write, json_text
@@ -221,15 +221,10 @@ class CachedEncoder:
         self._check_weights(_tensors_of(self.encoder))
         parameter = next(self.encoder.parameters(), None)
         device = torch.device("cpu") if parameter is None else parameter.device
-        modes = [(module, module.training) for module in self.encoder.modules()]
-        try:
-            self.encoder.eval()
-            # autocast would compute other features under the same key
-            with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                found = self.encoder(**{name: value.to(device) for name, value in collate(inputs).items()})
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        # autocast would compute other features under the same key
+        without_autocast = torch.autocast(device.type, enabled=False)
+        with torch.no_grad(), without_autocast, in_evaluation_mode(self.encoder):
+            found = self.encoder(**{name: value.to(device) for name, value in collate(inputs).items()})
         self.calls += len(inputs)
         features = found.features.cpu()
         names = [name for name in no_slots(self.encoder.medium) if name != "visual_mask"]

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from umie.checkpoints import check_checkpoint, local_only
 from umie.encoders.regions import registry
 from umie.encoders.regions.base import Candidates, PixelProposer, ProposerConfig, check_device, clamp_aspect_ratio
 from umie.encoders.regions.phrases import MAX_PHRASES, noun_phrases
 from umie.errors import UmieError, check_whole, shown
-from umie.weights import check_finite, first_line
 
 Phrases = Callable[[str], Sequence[str]] | Sequence[str] | None
 
@@ -115,32 +112,17 @@ class GroundingProposer(PixelProposer):
 
     @cached_property
     def _detector(self) -> tuple[Any, Any]:
-        from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+        from transformers import AutoModelForZeroShotObjectDetection
 
-        name = self.config.checkpoint
-        try:
-            if Path(str(name)).is_dir():
-                check_checkpoint(Path(str(name)))
-            with local_only(str(name)):
-                model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
-                    name, trust_remote_code=False, output_loading_info=True
-                )
-                processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
-        except UmieError:
-            raise
-        except Exception as error:  # a damaged checkpoint makes the loaders raise nearly anything
-            raise UmieError(
-                f"checkpoint {name}: cannot be loaded ({first_line(error)}); use a directory with a zero-shot "
-                f"detector and its processor ({', '.join(FAMILIES)}), written by save_pretrained"
-            ) from error
+        from umie.language_models.sources import check_loaded, load_with_processor
+
+        name = str(self.config.checkpoint)
+        families = ", ".join(FAMILIES)
+        advice = f"a directory with a zero-shot detector and its processor ({families}), written by save_pretrained"
+        model, processor, missing = load_with_processor(AutoModelForZeroShotObjectDetection, name, advice)
         if model.config.model_type not in FAMILIES:
             raise UmieError(f"checkpoint {name}: is {model.config.model_type!r}: use one of {', '.join(FAMILIES)}")
-        missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        if missing:
-            raise UmieError(
-                f"checkpoint {name}: {len(missing)} weights are missing ({', '.join(missing[:3])}); download it again"
-            )
-        check_finite(model, f"checkpoint {name}")
+        check_loaded(model, name, missing)
         return model.float().to(self.config.device).eval(), processor
 
 

@@ -134,6 +134,11 @@ class CandidateEncoder:
         Raises:
             UmieError: a label alone has more than ``max_tokens`` tokens.
         """
+        if task.style.calls is not None:
+            raise UmieError(
+                f"the style {task.config.style!r} of {task.name} calls for places by phrases, and a decoder that "
+                "scores candidates writes none: use another style, or a decoder that generates answers"
+            )
         names = (*task.labels, *task.field_labels)
         if len(query.label_spans) != len(names) or (
             query.answer and not query.items and task.parse(query.answer, record, query.target)

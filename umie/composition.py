@@ -33,7 +33,7 @@ Part: TypeAlias = str | Mapping[str, Any] | Any
 """A registered name, a mapping with ``name`` and options, a Config object, or a module."""
 
 EMBEDDED_VOCAB_SIZE = 1024
-PROCESSOR_OPTIONS = ("max_input_tokens", "max_target_tokens", "missing_images")
+PROCESSOR_OPTIONS = ("max_input_tokens", "max_target_tokens", "missing_images", "grounders")
 LIMITS = ("max_input_tokens", "max_target_tokens")
 
 
@@ -64,7 +64,7 @@ def compose(
         video_encoder: same forms as ``encoder``; None for a variant that does not use video.
         audio_encoder: same forms as ``encoder``; None for a variant that does not use sound.
         processor_options: ``max_input_tokens``, ``max_target_tokens``, ``missing_images`` (``error``,
-            ``text_only`` or ``skip``); see UmieProcessor.
+            ``text_only`` or ``skip``), ``grounders``; see UmieProcessor.
 
     Returns:
         The model, in evaluation mode, and its processor.

@@ -22,6 +22,8 @@ from umie.encoders.several_images import joined
 from umie.errors import UmieError, at, check_keys, check_whole, shown
 from umie.files import atomic_write, json_text, read_json
 from umie.framing import Framing
+from umie.grounders import Grounder
+from umie.grounders.calls import build_grounders, carry_out
 from umie.hub import HUB_OPTIONS, find_file
 from umie.language_models.sources import load_tokenizer
 from umie.model import UmieConfig
@@ -29,7 +31,7 @@ from umie.model_parts import ENCODER_SLOTS
 from umie.records import MEDIA, Medium, Record
 from umie.sequences import SequenceEncoder
 from umie.tasks import Items, Query, Task
-from umie.types import FusedStates, check_image_policy, key_of
+from umie.types import IMAGE_POLICIES, FusedStates, check_image_policy, key_of
 
 _ADVICE = {
     "error": "fix the file, or set missing_images to 'text_only' or 'skip'",
@@ -65,6 +67,8 @@ class UmieProcessor(PushToHubMixin):
         prompt: the text that a causal decoder continues, see ``umie.framing``; None for other decoders.
         video_encoder: as ``encoder``, for videos; None if the variant does not use them.
         audio_encoder: as ``encoder``, for sounds; None if the variant does not use them.
+        grounders: by medium, the grounder that carries out calls in answers (style ``reamo``): a name, a mapping with
+            name and options, or a Grounder; without any, calls find the places of records with that label.
 
     Attributes:
         counts: the number of truncated inputs, truncated targets, missing images and dropped items.
@@ -86,6 +90,7 @@ class UmieProcessor(PushToHubMixin):
         prompt: str | None = None,
         video_encoder: Mapping[str, Any] | encoders.MediaPreprocessor | None = None,
         audio_encoder: Mapping[str, Any] | encoders.MediaPreprocessor | None = None,
+        grounders: Mapping[str, Any] | None = None,
     ) -> None:
         check_image_policy(missing_images)
         check_whole("max_input_tokens", max_input_tokens, 1)
@@ -123,6 +128,8 @@ class UmieProcessor(PushToHubMixin):
             self._queries = CandidateEncoder(tokenizer, options, max_input_tokens, limits | absent)
         self.counts: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
+        self.grounders = build_grounders(grounders or {})
+        self._grounders = dict(grounders or {})  # as given, to be saved
         self.features: dict[Medium, FeatureSource] = {}
         self.blind: frozenset[Medium] = frozenset()
         self._checked: dict[tuple[Any, ...], str] = {}
@@ -457,8 +464,31 @@ class UmieProcessor(PushToHubMixin):
             found.append(items)
         return found
 
+    def carry_out(
+        self,
+        answers: Sequence[Items[Any]],
+        outputs: Sequence[str],
+        records: Sequence[Record],
+        task: Task[Any],
+        grounders: Mapping[Medium, Grounder] | None = None,
+        missing_images: str | None = None,
+    ) -> tuple[list[Record], list[Items[Any]]]:
+        """Return records with what the calls of their answers found, and the items of each answer read with it.
+
+        Answers in a style without calls are returned as they are; see ``umie.grounders.calls.carry_out``. By default,
+        ``grounders`` and ``missing_images`` are those of the processor.
+        """
+        if task.style.calls is None:
+            return list(records), list(answers)
+        given = self.grounders if grounders is None else grounders
+        skips = (missing_images or self.missing_images) != IMAGE_POLICIES[0]
+        return carry_out(given, task, records, answers, outputs, hidden=self.blind, skips_unreadable=skips)
+
     def save_pretrained(self, folder: str | Path, *, max_shard_size: Any = None) -> None:
         """Write the tokenizer and the options to a directory, next to the model (``max_shard_size`` is not used)."""
+        for medium, part in self._grounders.items():
+            if not isinstance(part, str | Mapping):
+                raise UmieError(f"the grounder of {medium} is an object: pass its name and options to save it")
         for slot, part in self.encoders.items():
             if not part:
                 raise UmieError(f"the class of the {slot} is not registered: register it to save model and processor")
@@ -471,6 +501,7 @@ class UmieProcessor(PushToHubMixin):
             "missing_images": self.missing_images,
             **({} if self.candidates is None else {"candidates": self.candidates}),
             **({} if self.prompt is None else {"prompt": self.prompt}),
+            **({"grounders": self._grounders} if self._grounders else {}),
         }
         with atomic_write(Path(folder) / FILE) as file:
             file.write(json_text(options, indent=2))

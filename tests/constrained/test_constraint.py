@@ -15,9 +15,9 @@ from umie import tasks
 from umie.constrained import Constraint, symbols_of
 from umie.errors import UmieError
 from umie.records import Argument, Entity, Event, Record, Region, Relation
-from umie.tasks import Query, Task
-from umie.tasks.styles import STYLES
+from umie.tasks import Query, Task, styles
 
+STYLES = [name for name, style in styles.STYLES.items() if style.calls is None]  # test_calls.py has the others
 TASKS = ("mner", "mre", "med", "meae")
 LOSSLESS = ("project", "byte_level", "byte_fallback", "bytes")
 ENDLESS = 10_000
@@ -28,7 +28,7 @@ PAIRWISE = [
     pytest.param(family, style, task, id=f"{family}-{style}-{task}")
     for row, family in enumerate(FAMILIES)
     for column, task in enumerate(TASKS)
-    for style in [list(STYLES)[(row + column) % len(STYLES)]]
+    for style in [STYLES[(row + column) % len(STYLES)]]
 ]
 
 TEXT = "NY [to] NY — Ann |Lee's café"
@@ -106,7 +106,9 @@ def test_random_gold_answers_are_admitted(family: str, style: str) -> None:
         for name in TASKS:
             task, plain = (tasks.registry.build(name, labels=labels, style=kind) for kind in (style, "structured"))
             for query, plainly in zip(task.queries(record), plain.queries(record), strict=True):
-                spans = [item.filler for item in STYLES["structured"].parse(plainly.answer, None)[0] if item.filler]  # type: ignore[arg-type]
+                spans = [
+                    item.filler for item in styles.STYLES["structured"].parse(plainly.answer, None)[0] if item.filler
+                ]  # type: ignore[arg-type]
                 if any(span != span.strip() for span in spans) or any(
                     marker in record.text for marker in task.style.markers
                 ):

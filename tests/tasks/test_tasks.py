@@ -219,7 +219,10 @@ def test_labels_outside_the_schema_are_named_with_the_nearest(name: str, label: 
     ("config", "problem"),
     [
         ({"variant": "papers"}, "Unknown instruction variant 'papers'. Did you mean 'paper'?"),
-        ({"style": "papr"}, "Unknown output style 'papr'. Did you mean 'paper'? Choices: paper, released, structured."),
+        (
+            {"style": "papr"},
+            "Unknown output style 'papr'. Did you mean 'paper'? Choices: paper, reamo, released, structured.",
+        ),
         ({"labels": ()}, "labels is empty"),
         ({"labels": "person"}, "labels is 'person': expected a list of strings"),
         ({"labels": ("a", 5)}, "labels is ('a', 5): expected a list of strings"),

@@ -50,6 +50,13 @@ def extract(
             "second without a box is one at which it is not visible. Repeatable."
         ),
     ] = None,
+    grounder: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where to look for what was extracted: MEDIUM=NAME, or 'MEDIUM={name: NAME, option: value}'. "
+            "Repeatable."
+        ),
+    ] = None,
     task: Annotated[
         list[str] | None,
         typer.Option(help="A task such as mner, mre, med or meae; by default those of the model. Repeatable."),
@@ -95,7 +102,9 @@ def extract(
         umie extract --model best -i in.jsonl -o out.jsonl --images photos
 
     Answers refer to the places that are given: regions of images, segments of the sound, tracks through the video.
-    Without any, a medium is seen or heard as a whole; `umie data regions`, `segments` and `tracks` find places.
+    Without any, a medium is seen or heard as a whole; `umie data regions`, `segments` and `tracks` find places. A
+    --grounder looks for the words of the items instead, after they are extracted (or for the phrases of a model whose
+    answers describe places): --grounder 'image={name: grounding, checkpoint: owlvit}'; see `umie list grounders`.
 
     Each line of --input is a record, at least {"text": "..."}. Its "image", "audio" and "video" are paths relative to
     --images ("images" is a list of several), and its "regions" are boxes relative to the image size, such as {"box":
@@ -136,6 +145,8 @@ def extract(
         "device": device,
         "dtype": dtype,
     }
+    if grounder:
+        options["grounders"] = _grounders([text_of(one) for one in grounder])
     if input_file is not None:
         if output is None:
             raise UmieError("--output is missing: use the name of the JSONL file to write")
@@ -239,6 +250,22 @@ def _labels(given: Sequence[str], tasks: Sequence[str] | None) -> dict[str, list
             task, label = tasks[0], text
         labels.setdefault(task, []).append(label)
     return labels
+
+
+def _grounders(given: Sequence[str]) -> dict[str, Any]:
+    """Return the grounder of each medium, as name and options."""
+    from umie.yaml_files import parse_yaml
+
+    found: dict[str, Any] = {}
+    for text in given:
+        medium, equals, part = text.partition("=")
+        with at(f"--grounder {text!r}"):
+            if not equals or not part.strip():
+                raise UmieError("name the medium and a grounder, such as audio=words")
+            if medium in found:
+                raise UmieError(f"there is already one for {medium}: use one for each medium")
+            found[medium] = parse_yaml(part)
+    return found
 
 
 def _region(text: str) -> Region:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from umie.constrained.literals import Opened
 from umie.constrained.symbols import UNKNOWN, TokenSymbols, View
 from umie.records import Span
+from umie.tasks.calls import phrase_of
 from umie.tasks.grammar import ParsedItem, occurrence_of
 
 Configuration: TypeAlias = tuple[Any, ...]  # a place in an answer; see umie.constrained.automaton
@@ -16,6 +17,12 @@ Step: TypeAlias = tuple[Configuration, tuple[Any, ...]]  # a configuration and t
 Path: TypeAlias = Any  # the events so far, as nested pairs; None at the start
 
 DONE = "done"  # the event of a completed item
+
+
+class Said(str):
+    """The event of a symbol in the phrase of a call."""
+
+    __slots__ = ()
 
 
 class Reader:
@@ -88,8 +95,8 @@ def _events_of(path: Path) -> list[Any]:
 def items_of(events: Iterable[Any], view: View, text: str) -> list[ParsedItem]:
     """Return the completed items of a sequence of events.
 
-    The events of an item are its opening, its places, the symbols of its span, ``DONE``, and the digits of its
-    occurrence.
+    The events of an item are its opening, its places, each call with the symbols of its phrase, the symbols of its
+    span, ``DONE``, and the digits of its occurrence.
     """
     raw: list[tuple[str, tuple[str, ...], str, int]] = []
     label, symbols, number = "", "", 0
@@ -100,15 +107,26 @@ def items_of(events: Iterable[Any], view: View, text: str) -> list[ParsedItem]:
                 places = (*places, event.place)
             elif event.label is not None:
                 label, places, symbols, number = event.label, (), "", 0
+        elif isinstance(event, Said):
+            places = (*places[:-1], f"{places[-1]}{'' if ':' in places[-1] else ': '}{event}")
         elif event == DONE:
-            raw.append((label, places, symbols, 1))
+            raw.append((label, tuple(map(_spelled, places)), symbols, 1))
         elif isinstance(event, int):
             number = number * 10 + event
-            raw[-1] = label, places, symbols, number
+            raw[-1] = (*raw[-1][:3], number)
         else:
             symbols += event
     items = (_item(*item, view, text) for item in raw)
     return [item for item in items if item is not None]
+
+
+def _spelled(place: str) -> str:
+    """Return the name of a place; of a call, whose phrase is in symbols, with the characters that they are."""
+    module, colon, symbols = place.partition(":")
+    if not colon:
+        return place
+    written = symbols.encode("latin-1").decode(errors="replace")
+    return f"{module}: {phrase_of(written) or '?'}"
 
 
 def _item(label: str, places: tuple[str, ...], symbols: str, number: int, view: View, text: str) -> ParsedItem | None:

@@ -1,7 +1,8 @@
 """The states of one constrained answer: which tokens may come next, built only where decoding arrives.
 
-A state is a set of configurations. Each is a place in a literal, in a span of the text, in the closing of a span, or
-in an occurrence's number. A state is built when it is first reached, and kept for the other beams and steps.
+A state is a set of configurations. Each is a place in a literal, in a span of the text, in the closing of a span, in
+an occurrence's number, or in the phrase of a call. A state is built when it is first reached, and kept for the other
+beams and steps.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from umie.constrained.answer_reader import DONE, Configuration, Reader, Step, items_of
-from umie.constrained.literals import AFTER, FINAL, PLACE, SPAN, Literals, Node
+from umie.constrained.answer_reader import DONE, Configuration, Reader, Said, Step, items_of
+from umie.constrained.literals import AFTER, FINAL, PHRASE, PLACE, SPAN, Literals, Node
 from umie.constrained.suffix_automaton import SpelledAutomaton, SuffixAutomaton
 from umie.constrained.symbols import UNKNOWN, TokenSymbols, Trie, View
+from umie.tasks.calls import MAX_PHRASE, RESERVED
 from umie.tasks.grammar import Style
 
 Moves: TypeAlias = dict[int, list[Configuration]]  # the configurations after each token
 
-_LITERAL, _LEAD, _SPAN, _CLOSE, _NUMBER, _FINAL = range(6)
+_LITERAL, _LEAD, _SPAN, _CLOSE, _NUMBER, _FINAL, _PHRASE = range(7)
 _NEVER = 1 << 30
 _NO_SYMBOL = "\U0010ffff"  # a symbol that no token spells
 _FIRST_OWN = 0xE0000  # symbols from here on are spelled as the unknown token
@@ -170,14 +172,16 @@ class AnswerAutomaton:
         """Yield the states to complete before the distances after all tokens of a state are known."""
         for config in {config for configs in state.moves.values() for config in configs}:
             if config not in self._distances:
-                needed = self._known_distance(config)
+                # a phrase can end at once, unless it is empty
+                nearest = (_LITERAL, config[1]) if config[0] == _PHRASE else config
+                needed = self._distances.get(nearest, self._known_distance(nearest))
                 if needed is None:
-                    single = self._with_moves(frozenset((config,)))
+                    single = self._with_moves(frozenset((nearest,)))
                     if not single.is_complete:
                         yield single
                         continue
                     needed = min(single.distances, default=_NEVER)
-                self._distances[config] = needed
+                self._distances[config] = needed + (config[0] == _PHRASE and not config[2])
 
     def _complete(self, state: State) -> None:
         """Find the tokens that may come next, and the distance of each to the end."""
@@ -210,6 +214,13 @@ class AnswerAutomaton:
             self._add_span(trie, 0, 0, True, moves)
         elif config[0] == _SPAN and not config[3]:
             self._add_span(trie, config[1], config[2], config[4], moves)
+        elif config[0] == _PHRASE:
+            known = self._literals.phrases
+            if config not in known:
+                known[config] = {}
+                self._add(trie, config, known[config])
+            for token, configs in known[config].items():
+                moves.setdefault(token, []).extend(configs)
         else:
             self._add(trie, config, moves)
 
@@ -271,7 +282,19 @@ class AnswerAutomaton:
             return self._close_steps(config[1], config[2], symbol)
         if kind == _NUMBER:
             return self._number_steps(config[1], config[2], config[3], symbol)
+        if kind == _PHRASE:
+            return self._phrase_steps(config[1], config[2], symbol)
         return []
+
+    def _phrase_steps(self, after: Node, length: int, symbol: str) -> list[Step]:
+        """Step in a phrase of ``length`` symbols without spaces before it, or to what comes ``after`` it."""
+        steps: list[Step] = []
+        if length and symbol in after.children:
+            steps += self._closure_steps((_LITERAL, after.children[symbol]))
+        if symbol < UNKNOWN and symbol not in RESERVED and length < MAX_PHRASE:
+            longer = length + 1 if length or symbol not in _SPACES else 0
+            steps.append(((_PHRASE, after, longer), (Said(symbol),)))
+        return steps
 
     def _span_steps(self, place: int, missing: int, escaped: bool, at_space: bool, symbol: str) -> list[Step]:
         """Step inside a span, from a state of the suffix automaton (``place``).
@@ -350,6 +373,8 @@ class AnswerAutomaton:
                 steps.append(((_LEAD,), (says,)))
             elif follows == PLACE and says.names is not None:
                 steps.append(((_LITERAL, says.names), (says,)))
+            elif follows == PHRASE and says.names is not None:
+                steps.append(((_PHRASE, says.names, 0), (says,)))
             elif follows == AFTER:
                 steps += [(after, (says, DONE)) for after in self._closure((_LITERAL, self._literals.later))]
             elif follows == FINAL:

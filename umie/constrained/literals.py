@@ -9,7 +9,7 @@ from umie.constrained.symbols import TokenSymbols
 from umie.errors import UmieError
 from umie.tasks.grammar import AnswerSchema, ParsedItem, Style
 
-SPAN, PLACE, AFTER, FINAL = "span", "place", "after", "final"
+SPAN, PLACE, PHRASE, AFTER, FINAL = "span", "place", "phrase", "after", "final"
 KEPT = 256  # number of compiled literals cached for a tokenizer
 
 
@@ -17,8 +17,8 @@ class Opened(NamedTuple):
     """The meaning of a completed literal: the label of an item, or a place that shows it."""
 
     label: str | None = None
-    place: str | None = None
-    names: Node | None = None  # the names of places that may follow
+    place: str | None = None  # or the module of a call
+    names: Node | None = None  # the names of places that may follow, or what follows the phrase of a call
 
 
 @dataclass(eq=False, repr=False)  # a trie would be printed whole, and shared nodes many times
@@ -66,6 +66,7 @@ class Literals:
     number: tuple[str, str] | None  # the symbols around an occurrence's number; None if the style writes no numbers
     markers: tuple[str, ...] = ()  # the symbols of the style's markers around items, which no span may contain
     automata: dict[Any, Any] = field(default_factory=dict)  # constraints on answers without spans, shared by all texts
+    phrases: dict[Any, Any] = field(default_factory=dict)  # the moves inside a phrase, shared by all texts
 
 
 def without_pair(style: Style, schema: AnswerSchema) -> AnswerSchema:
@@ -132,11 +133,27 @@ def _place_names(symbols: TokenSymbols, style: Style, schema: AnswerSchema) -> N
     """Return the names of places that may follow the opening of an item; each leads only to names after it."""
     opening = style.prefix + style.place_opening(schema.names[0])
 
-    def spell(string: str) -> list[tuple[int, str]]:
-        tokens = symbols.continuation(opening, string, style.markers)
+    def spell(string: str, context: str = opening) -> list[tuple[int, str]]:
+        tokens = symbols.continuation(context, string, style.markers)
         return [(token, symbols.symbols[token]) for token in tokens]
 
     nodes = [Node() for _ in schema.places]  # the names from each place on
+    if style.calls is not None:
+        before, between, after = style.calls
+        following = [Node() for _ in schema.places]  # what follows the phrase of each call
+        for number, module in enumerate(schema.places):
+            says = Opened(place=module, names=following[number])
+            call = f" {before}{module}{between}"
+            context = f"{opening}{call}x"
+            for node in nodes[: number + 1]:
+                node.add(spell(call), PHRASE, says)
+            for node in following[:number]:  # each medium is called for once
+                node.add(spell(f"{after}{call}", context), PHRASE, says)
+            if schema.placed_labels:
+                following[number].add(spell(f"{after}{style.closing}", context), AFTER, Opened())
+            if schema.grounded and schema.spans:
+                following[number].add(spell(f"{after}{style.span_opening}", context), SPAN, Opened())
+        return nodes[0] if nodes else Node()
     for number, name in enumerate(schema.places):
         literals: list[tuple[str, str, Node | None]] = []
         if schema.placed_labels:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from umie.data.media_ceilings import Ceiling, ceiling
 from umie.data.media_contents import LABELS, Content, event_content, name_content, pair_content
 from umie.data.sounds import save_sound
 from umie.data.synthetic import name_pool
-from umie.errors import UmieError, check_choice, check_kind, check_share, check_whole, shown
+from umie.errors import UmieError, check_choice, check_flag, check_kind, check_share, check_whole, shown
 from umie.files import atomic_write
 from umie.media import Clip, Sound
 from umie.records import Record, write_jsonl
@@ -62,6 +62,8 @@ class SyntheticMediaConfig:
         first_share: share of the records with a text (0..1) in which the first of two people is the head or the agent:
             the one on the left, the first to speak or, if the text decides, the first in the text. If it is less than
             1, the text tells which one is; this takes several times as many training steps.
+        labels: whether places have labels that describe them, such as "left person", as phrases for grounders; see
+            ``umie.grounders.drawn``. No encoder reads them.
     """
 
     seed: int = 0
@@ -72,12 +74,14 @@ class SyntheticMediaConfig:
     combinations: tuple[str, ...] = COMBINATIONS
     train_by_combination: Mapping[str, int] = field(default_factory=dict)
     first_share: float = 0.75
+    labels: bool = False
 
     def __post_init__(self) -> None:
         for split in SPLITS:
             check_whole(split, getattr(self, split), 0)
         check_share("media_share", self.media_share)
         check_share("first_share", self.first_share)
+        check_flag("labels", self.labels)
         given: Any = self.combinations
         if not isinstance(given, list | tuple) or not given:
             raise UmieError(f"combinations is {shown(given)}: use a list of {', '.join(COMBINATIONS)}")
@@ -148,7 +152,7 @@ def scenes(config: SyntheticMediaConfig, split: str) -> Iterator[MediaScene]:
                 make = event_content if "V" in letters else pair_content
                 content = make(*given, rng.random() < config.first_share)
             identifier = f"{split}-{''.join(letters)}-{number:04d}"
-            yield _scene(content, media, f"{split}/{identifier}", identifier)
+            yield _scene(content, media, f"{split}/{identifier}", identifier, has_labels=config.labels)
 
 
 def tasks_of(combination: str) -> tuple[str, ...]:
@@ -197,19 +201,32 @@ def write_synthetic_media(folder: str | Path, config: SyntheticMediaConfig) -> d
     return files
 
 
-def _scene(content: Content, media: Sequence[Medium], path: str, identifier: str) -> MediaScene:
+def label_of(medium: Medium, shown: str) -> str:
+    """Return the label of a place by what it shows; see ``MediaScene.shows``."""
+    if medium == "video":
+        return {"object": "object", "drift": "idle person"}.get(shown, "acting person")
+    people = {"image": ("left person", "right person"), "audio": ("first speaker", "second speaker")}[medium]
+    return dict(zip(("first", "second"), people, strict=True)).get(shown, shown)
+
+
+def _scene(content: Content, media: Sequence[Medium], path: str, identifier: str, *, has_labels: bool) -> MediaScene:
     endings = {"image": "png", "audio": "wav", "video": "apng"}
     fields: dict[str, Any] = {"text": "", "id": identifier, **content.fields}
     for medium in media:
         fields[medium] = f"{path}.{endings[medium]}"
-        fields[PLACES[medium]] = content.media[medium].places
+        places, shows = content.media[medium].places, content.media[medium].shows
+        if has_labels:
+            places = tuple(
+                replace(place, label=label_of(medium, what)) for place, what in zip(places, shows, strict=True)
+            )
+        fields[PLACES[medium]] = places
     drawn = {medium: one.drawn for medium, one in content.media.items()}
-    shows = {medium: one.shows for medium, one in content.media.items()}
+    shown = {medium: one.shows for medium, one in content.media.items()}
     return MediaScene(
         Record(**fields),
         drawn.get("image"),  # type: ignore[arg-type] # each medium has its own kind
         drawn.get("audio"),  # type: ignore[arg-type]
         drawn.get("video"),  # type: ignore[arg-type]
         content.decides,
-        shows,
+        shown,
     )

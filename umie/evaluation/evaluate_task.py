@@ -12,6 +12,7 @@ from umie.decoders.options import check_generation_options
 from umie.errors import UmieError, check_choice, check_kind
 from umie.evaluation.answers import Answer, OnBatch, answer_queries
 from umie.evaluation.queries import QueryDataset
+from umie.grounders.calls import without_found
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Record
@@ -118,7 +119,8 @@ def evaluate(
     if built.is_staged and events == "predicted":
         found = sources.of(str(built.source), records, model, processor, **options)
         subjects = [
-            built.with_subjects(one, record, from_source=True)[0] for one, record in zip(found, records, strict=True)
+            built.with_subjects(without_found(one, record), record, from_source=True)[0]
+            for one, record in zip(found, records, strict=True)
         ]
     dropped, predictions, gates = _answer(model, processor, subjects, built, on_batch, **options)
     sources.add(built.name, records, predictions)
@@ -147,7 +149,8 @@ def _answer(
         )
     elif on_batch is not None:  # e.g. no event was found
         on_batch(1, 1)
-    items = processor.merge([one.items for one in answers], records, task)
+    records, found = processor.carry_out([one.items for one in answers], [one.output for one in answers], records, task)
+    items = processor.merge(found, records, task)
     predictions = [task.with_items(*pair) for pair in zip(records, items, strict=True)]
     gates = [one.gate for one in answers if one.gate is not None]
     return sum(found.dropped for found in items), predictions, gates

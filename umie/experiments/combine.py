@@ -17,7 +17,7 @@ from umie.experiments.config import PARTS, RunConfig
 
 SLOTS = (
     "train_on", "instruction", "encoder", "video_encoder", "audio_encoder", "visual_embedding", "fusion", "decoder",
-    "training",
+    "grounders", "training",
 )  # fmt: skip
 """The keys that a grid can vary, in the order of the table."""
 
@@ -285,7 +285,7 @@ def _label(slot: str, value: Any, data: Any) -> str:
         return train_on_label(value, names)
     if slot == "instruction":
         return instruction_label(value)
-    if value is None and slot in ("video_encoder", "audio_encoder"):
+    if value is None and slot in ("video_encoder", "audio_encoder", "grounders"):
         return "none"
     if value is None:
         value = RunConfig.model_fields[slot].default if slot in PARTS else {}
@@ -294,6 +294,8 @@ def _label(slot: str, value: Any, data: Any) -> str:
         options.pop("training", None)
     if "label" in options:
         return str(options["label"])
+    if slot == "grounders":
+        return ", ".join(f"{medium}={_label('encoder', part, data)}" for medium, part in options.items())
     images = options.pop("images", "own")
     blind = as_list(options.pop("blind", None))
     name = str(options.pop("name", "t5" if slot == "decoder" else slot))

@@ -17,6 +17,7 @@ from umie.records import MEDIA
 from umie.training.config import Checkpoints, TrainingConfig
 from umie.types import IMAGE_POLICIES
 
+CALLS = "reamo"  # the style of answers that grounders carry out
 IMAGES = ("own", "shuffled")  # shuffled: each record has another's image, to see what the image itself contributes
 PARTS = {
     "encoder": registries.encoders,
@@ -113,6 +114,23 @@ def _texts(value: object) -> Any:
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 
 
+def _read_grounders(value: Any) -> dict[str, dict[str, Any]] | None:
+    """Return the grounder of each medium as a mapping with ``name``; options are checked later, by the grounder."""
+    if value is None or value == {}:
+        return None
+    if not isinstance(value, dict):
+        raise UmieError(f"grounders is {shown(value)}: use a grounder for each medium, such as {{image: grounding}}")
+    found = {}
+    for medium, part in value.items():
+        check_keys("medium in grounders:", [medium], MEDIA)
+        part = {"name": part} if isinstance(part, str) else part
+        if not isinstance(part, dict) or "name" not in part:
+            raise UmieError(f"grounders: {medium} is {shown(part)}: use a name, or a mapping with name and options")
+        check_keys("grounder", [part["name"]], registries.grounders.names())
+        found[medium] = dict(part)
+    return found
+
+
 class RunConfig(Config):
     """The config of one run; ``docs/grids.md`` and ``docs/training.md`` describe its keys.
 
@@ -131,6 +149,7 @@ class RunConfig(Config):
     visual_embedding: Options = Field(default_factory=dict)
     fusion: Annotated[dict[str, Any], _part("fusion")] = Field(default="gated", validate_default=True)
     decoder: Annotated[dict[str, Any], _part("decoder")] = Field(default="tiny", validate_default=True)
+    grounders: Annotated[dict[str, dict[str, Any]] | None, BeforeValidator(_read_grounders)] = None
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     checkpoints: Checkpoints | None = None
     warm_start: WarmStart | None = None
@@ -173,6 +192,8 @@ class RunConfig(Config):
         if self.warm_start is not None and self.warm_start.records is not None and not self.data.is_embedded:
             raise UmieError("warm_start.records: records are drawn only for the embedded data: remove `records`")
         tasks = self.data.tasks
+        if self.grounders is not None and not any(self.in_style({})):
+            raise UmieError("grounders carry out calls of grounded tasks, and no task is: set grounded: true for one")
         asked = [f"{name} {task}" for name, one in self.data.sets.items() for task in one.tasks]
         check_keys("task in mean_over:", self.mean_over, [*tasks, *([] if self.data.is_single else asked)])
         if self.training.fsdp and self.checkpoints is not None and self.checkpoints.early_stopping_patience is not None:
@@ -198,7 +219,17 @@ class RunConfig(Config):
     @cached_property
     def wording(self) -> Wording:
         """Options that override those of the tasks, by task."""
-        return read_instruction(self.instruction, self.data.tasks)
+        return self.in_style(read_instruction(self.instruction, self.data.tasks))
+
+    def in_style(self, options: Wording) -> dict[str, dict[str, Any]]:
+        """Return options of tasks with the style of the answers: that of calls, if grounders carry them out."""
+        styled = {name: dict(own) for name, own in options.items()}
+        if self.grounders is not None:
+            for one in self.data.sets.values():
+                for name, own in one.tasks.items():
+                    if own.get("grounded"):
+                        styled.setdefault(name, {})["style"] = CALLS
+        return styled
 
     @cached_property
     def parts(self) -> dict[str, dict[str, Any]]:

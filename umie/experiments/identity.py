@@ -56,6 +56,7 @@ def identity(
         "train_on": list(config.trained_on),
         "instruction": dict(config.wording),
         "training": training,
+        **({} if config.grounders is None else {"grounders": config.grounders}),
         "checkpoints": checkpoints,
         "warm_start": None if config.warm_start is None else config.warm_start.model_dump(mode="json"),
         "evaluation": config.evaluation.model_dump(mode="json"),

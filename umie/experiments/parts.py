@@ -42,6 +42,7 @@ def check_parts(runs: Sequence[RunConfig], report_to: Sequence[str] = (), *, rea
         ("checkpoints", _check_checkpoints),
         ("encoder", _check_encoder),
         ("decoder", _check_decoder),
+        ("grounders", _check_grounders),
     ):
         for run in _distinct(runs, slot):
             errors += errors_in(_guarded, check, run, read_files)
@@ -124,6 +125,16 @@ def _check_decoder(run: RunConfig, read_files: bool) -> None:
         _check_config(registries.decoders, **options)
     elif checkpoint_of(options) is not None:
         default_tokenizer(options)
+
+
+def _check_grounders(run: RunConfig, read_files: bool) -> None:
+    from umie.grounders.calls import build_grounders
+
+    for medium, options in (run.grounders or {}).items():
+        if read_files:
+            build_grounders({medium: options})
+        else:
+            _check_config(registries.grounders, **options)
 
 
 def _check_config(registry: Registry[Any], name: str, **options: Any) -> None:

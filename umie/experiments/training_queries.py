@@ -100,9 +100,10 @@ def plan_queries(config: RunConfig, corpus: Corpus) -> list[str]:
     lengths = {"max_input_tokens": config.max_input_tokens, "max_target_tokens": config.max_target_tokens}
     options: dict[str, Any] = {name: value for name, value in lengths.items() if value is not None}
     if config.start_from is None:
-        tokenizer = with_markers(tokenizer_of(decoder, sets, config.wording), corpus.task_options)
+        task_options = config.in_style(corpus.task_options)
+        tokenizer = with_markers(tokenizer_of(decoder, sets, config.wording), task_options)
         prompt = part.fit_tokenizer(decoder, tokenizer).get("prompt")
-        processor = UmieProcessor(tokenizer, {"name": "tiny"}, corpus.task_options, prompt=prompt, **options)
+        processor = UmieProcessor(tokenizer, {"name": "tiny"}, task_options, prompt=prompt, **options)
     else:
         processor = UmieProcessor.from_pretrained(config.start_from)
     number = 0

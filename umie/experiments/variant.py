@@ -312,7 +312,8 @@ class Variant:
         counts: dict[str, list[list[int]]] = {}
         sources: dict[tuple[str, str], SourcePredictions] = {}
         for index, one in enumerate(scored):
-            tasks = self.corpus.sets[one.data_set].built(self.config.wording if one.wording is None else one.wording)
+            wording = self.config.wording if one.wording is None else self.config.in_style(one.wording)
+            tasks = self.corpus.sets[one.data_set].built(wording)
             stage = one.data_set, json.dumps([one.wording, one.constrained])
 
             def on_batch(done: int, total: int, index: int = index) -> None:
@@ -422,20 +423,23 @@ def _build(config: RunConfig, corpus: Corpus, warm_start: str | None) -> tuple[U
     lengths = {"max_input_tokens": config.max_input_tokens, "max_target_tokens": config.max_target_tokens}
     options: dict[str, Any] = {name: value for name, value in lengths.items() if value is not None}
     options["missing_images"] = config.missing_images
+    if config.grounders is not None:
+        options["grounders"] = config.grounders
+    task_options = config.in_style(corpus.task_options)
     if config.start_from is not None:
         before = UmieProcessor.from_pretrained(config.start_from)
         options = {"max_input_tokens": before.max_input_tokens, "max_target_tokens": before.max_target_tokens} | options
         model: UmieModel = UmieModel.from_pretrained(config.start_from)
         options["candidates"] = before.candidates
         options |= before.encoders
-        return model, UmieProcessor(before.tokenizer, task_options=corpus.task_options, **options)
+        return model, UmieProcessor(before.tokenizer, task_options=task_options, **options)
     parts = dict(config.parts)
     if warm_start is not None:
         parts["decoder"] = {"name": parts["decoder"]["name"], "source": warm_start}
     tokenizer = tokenizer_of(parts["decoder"], corpus.training_sets(config.trained_on), config.wording)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*num_slot_embeddings")  # plans and reports say it
-        return compose(**parts, tasks=corpus.task_options, tokenizer=tokenizer, **options)
+        return compose(**parts, tasks=task_options, tokenizer=tokenizer, **options)
 
 
 def _mixture(corpus: Corpus, records: Records, wording: Wording, processor: UmieProcessor) -> Mixture:

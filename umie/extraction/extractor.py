@@ -7,6 +7,7 @@ import inspect
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 
 from umie import tasks as all_tasks
 from umie.decoders.options import check_generation_options
-from umie.errors import UmieError, UnknownNameError, check_flag, check_kind, check_local, check_whole, shown
+from umie.errors import UmieError, UnknownNameError, at, check_flag, check_kind, check_local, check_whole, shown
 from umie.evaluation.answers import answer_queries
 from umie.extraction.images import EncodedImage, encode_images, image_sizes, video_size
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
+from umie.grounders import Grounder
+from umie.grounders.calls import build_grounders
 from umie.loading import load
 from umie.media import ClipSource, SoundSource
 from umie.model import UmieModel
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Labels = Mapping[str, Sequence[str]]  # by task
+Grounders = Mapping[str, Any]  # by medium, a name, name and options, or a Grounder
 ImageArgument: TypeAlias = "str | Path | Image | Sequence[str | Path | Image] | None"
 _OPTIONS = "options of Extractor"
 # iterables whose items are no texts: a set has no order, and a mapping is a record as JSON
@@ -57,6 +61,7 @@ class Extractor:
             answers from the text and the other media; ``skip`` returns an empty extraction. None uses the processor's
             setting.
         probabilities: report the probability of each item, for generated answers by another pass of the decoder.
+        grounders: the grounder of each medium, as in ``extract``; by default those of the processor.
         generation_options: options for transformers' ``generate``, e.g. ``num_beams=4``.
     """
 
@@ -70,6 +75,7 @@ class Extractor:
         max_pairs: int = 132,
         missing_images: str | None = None,
         probabilities: bool = True,
+        grounders: Grounders | None = None,
         **generation_options: Any,
     ) -> None:
         check_kind("model", model, UmieModel, "pass a UmieModel, or use Extractor.from_pretrained")
@@ -79,6 +85,7 @@ class Extractor:
         check_flag("constrained", constrained)
         check_flag("probabilities", probabilities)
         check_generation_options(generation_options, _OPTIONS)
+        self.grounders = processor.grounders if grounders is None else build_grounders(grounders)
         self.missing_images = processor.missing_images if missing_images is None else missing_images
         check_image_policy(self.missing_images)
         self.model = model.eval()
@@ -133,6 +140,7 @@ class Extractor:
         regions: Sequence[Region | Box] | None = None,
         segments: Sequence[Segment | Interval] | None = None,
         tracks: Sequence[Track] | None = None,
+        grounders: Grounders | None = None,
     ) -> Extraction: ...
 
     @overload
@@ -148,6 +156,7 @@ class Extractor:
         regions: None = None,
         segments: None = None,
         tracks: None = None,
+        grounders: Grounders | None = None,
     ) -> list[Extraction]: ...
 
     def extract(
@@ -162,6 +171,7 @@ class Extractor:
         regions: Sequence[Region | Box] | None = None,
         segments: Sequence[Segment | Interval] | None = None,
         tracks: Sequence[Track] | None = None,
+        grounders: Grounders | None = None,
     ) -> Extraction | list[Extraction]:
         """Extract the items of a text and its media, or of several.
 
@@ -183,6 +193,9 @@ class Extractor:
                 none, and the model sees the image as a whole.
             segments: the same of segments of the sound: start and end in seconds, or ``umie.Segment`` objects.
             tracks: the same of tracks through the video: ``umie.Track`` objects.
+            grounders: for a medium, a grounder that finds the places of items after the answers are written, such as
+                ``{"image": {"name": "grounding", "checkpoint": "owlvit"}}``: of calls by their phrases, of other
+                answers by the words of their items. A ``Grounder`` object keeps its weights between calls.
 
         Raises:
             UmieError: invalid input, or a medium cannot be read and ``missing_images`` is ``error``.
@@ -195,12 +208,12 @@ class Extractor:
                     "media and their places need a single text: for several, put them into records, "
                     "umie.Record(text, image)"
                 )
-            return list(self.extract_many(text, tasks=tasks, labels=labels))
+            return list(self.extract_many(text, tasks=tasks, labels=labels, grounders=grounders))
         record = _as_record(text, {medium: one for medium, one in given.items() if one is not None})
         for medium, own in places.items():
             if own is not None:  # the annotation refers to other places
                 record = record.regrounded(medium, _as_places(medium, own), {})
-        return next(self.extract_many([record], tasks=tasks, labels=labels))
+        return next(self.extract_many([record], tasks=tasks, labels=labels, grounders=grounders))
 
     def extract_many(
         self,
@@ -209,6 +222,7 @@ class Extractor:
         tasks: Sequence[str] | None = None,
         labels: Labels | None = None,
         place: Callable[[int], str] | None = None,
+        grounders: Grounders | None = None,
     ) -> Iterator[Extraction]:
         """Yield an extraction for each text or record of a stream, in order and in bounded memory.
 
@@ -217,6 +231,7 @@ class Extractor:
             tasks: as in ``extract``.
             labels: as in ``extract``.
             place: returns the prefix of error messages about the item at an index, such as ``in.jsonl:7``.
+            grounders: as in ``extract``.
 
         Raises:
             UmieError: as in ``extract``.
@@ -249,7 +264,8 @@ class Extractor:
                 notices.append(Notice("labels", f"{name}: the checkpoint was not trained on the labels {new}"))
         labels_of_pairs = [label for task in built.values() if task.kind == "relations" for label in task.labels]
         notices += [Notice("no relation", doubt(label)) for label in doubtful_labels(labels_of_pairs)]
-        return self._stream(map(_as_record, items), names, built, notices, place)
+        found = self.grounders if grounders is None else build_grounders(grounders)
+        return self._stream(map(_as_record, items), names, built, notices, place, found)
 
     def _stream(
         self,
@@ -258,6 +274,7 @@ class Extractor:
         built: Mapping[str, Task[Any]],
         notices: Sequence[Notice],
         place: Callable[[int], str] | None,
+        grounders: Mapping[Medium, Grounder],
     ) -> Iterator[Extraction]:
         done = 0
         while window := list(islice(records, WINDOW_BATCHES * self.batch_size)):
@@ -265,7 +282,7 @@ class Extractor:
             for index, record in enumerate(window):
                 first.setdefault(_identity(record), index)
             places = [None if place is None else place(done + index) for index in first.values()]
-            drafts = self._fill([window[index] for index in first.values()], names, built, places)
+            drafts = self._fill([window[index] for index in first.values()], names, built, places, grounders)
             known = dict(zip(first, (draft.finish(notices) for draft in drafts), strict=True))
             for record in window:
                 found = known[_identity(record)]
@@ -279,6 +296,7 @@ class Extractor:
         names: tuple[str, ...],
         built: Mapping[str, Task[Any]],
         places: Sequence[str | None],
+        grounders: Mapping[Medium, Grounder],
     ) -> list[_Draft]:
         """Return a draft of each record, filled in by all tasks."""
         drafts: list[_Draft] = []
@@ -296,10 +314,14 @@ class Extractor:
             ]
             for draft in asked:
                 draft.prepare(task, self.max_pairs)
-            self._ask(task, asked)
+            self._ask(task, asked, grounders)
+        if not any(task.style.calls for task in built.values()):
+            for draft, where in zip(drafts, places, strict=True):
+                with nullcontext() if where is None else at(where):
+                    draft.ground(grounders.values(), self.missing_images)
         return drafts
 
-    def _ask(self, task: Task[Any], drafts: Sequence[_Draft]) -> None:
+    def _ask(self, task: Task[Any], drafts: Sequence[_Draft], grounders: Mapping[Medium, Grounder]) -> None:
         """Ask all queries of a task about the drafts, and add the items found to them."""
         asked = [(index, query) for index, draft in enumerate(drafts) for query in task.queries(draft.found)]
         encoded, truncated = [], []
@@ -324,8 +346,13 @@ class Extractor:
             **self.generation_options,
         )
         found: list[Items[Any]] = [Items() for _ in drafts]
-        for (index, query), answer, is_truncated in zip(asked, answers, truncated, strict=True):
-            items = answer.items
+        items_of, outputs = [one.items for one in answers], [one.output for one in answers]
+        grounded, read = self.processor.carry_out(
+            items_of, outputs, [one.found for one in drafts], task, grounders, self.missing_images
+        )
+        for draft, record in zip(drafts, grounded, strict=True):
+            draft.found = record
+        for (index, query), answer, items, is_truncated in zip(asked, answers, read, truncated, strict=True):
             found[index].extend_with(items)
             drafts[index].answers.append(
                 ExtractionAnswer(
@@ -369,6 +396,22 @@ class _Draft:
         if number > max_pairs and not self.given.relations:
             message = f"{task.name}: only the {max_pairs} nearest of {number} entity pairs were asked about"
             self.notices.append(Notice("pairs", message))
+
+    def ground(self, grounders: Iterable[Grounder], missing_images: str) -> None:
+        """Find the places of the items in the text by their words; see ``Grounder.ground``.
+
+        Raises:
+            UmieError: a medium cannot be read, and ``missing_images`` is ``error``.
+        """
+        for grounder in grounders:
+            medium = grounder.medium
+            if self.image.tensors is None or medium not in self.found.media:
+                continue
+            self.found, errors = grounder.filled(self.found, {}, 1)
+            for error in errors.values():
+                if missing_images == IMAGE_POLICIES[0]:
+                    raise error
+                self.notices.append(Notice(medium, f"nothing was looked for in the {medium}: {error}"))
 
     def finish(self, notices: Sequence[Notice]) -> Extraction:
         """Return the extraction; ``notices`` are the warnings that hold for all records of the call."""

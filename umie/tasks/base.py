@@ -13,6 +13,7 @@ from umie.errors import UmieError, UnknownNameError, check_flag, check_text
 from umie.records import Places, Record, Span
 from umie.records.places import NOWHERE
 from umie.tasks import grammar
+from umie.tasks.calls import MODULES, called_places, calls_for, calls_in
 from umie.tasks.styles import STYLES
 
 I = TypeVar("I")  # noqa: E741 - the item type: Entity, Relation or Event
@@ -36,7 +37,8 @@ class TaskConfig:
     Args:
         labels: the label schema, in the order of the instruction; None means the schema of the paper.
         variant: the instruction: ``paper`` (Table 2) or a paraphrase ``I0``, ``I1``, ``I2`` (Table 6).
-        style: the output style of answers: ``structured`` (lossless), ``paper`` (as in Table 2) or ``released``.
+        style: the output style of answers: ``structured`` (lossless), ``paper`` (as in Table 2), ``released``, or
+            ``reamo``, which describes places by phrases for grounders instead of naming them.
         instruction: a custom instruction instead of the variant: a template with ``{labels}`` and the other fields of
             the task (MRE: ``{head}`` and ``{tail}``; MEAE: ``{type}``); ``{{`` is a literal brace.
         grounded: also ask for the places that show each item: regions of the image, tracks of the video, segments of
@@ -64,6 +66,8 @@ class TaskConfig:
         if self.grounded and STYLES[self.style].span_opening is None:
             able = [name for name, style in STYLES.items() if style.span_opening is not None]
             raise UmieError(f"the style {self.style!r} cannot write places next to a span: use {' or '.join(able)}")
+        if not self.grounded and STYLES[self.style].calls is not None:
+            raise UmieError(f"the style {self.style!r} calls for places, which are not asked for: set grounded to true")
         if self.labels is None:
             return
         given: Any = self.labels
@@ -95,13 +99,20 @@ class Items(list[I], Generic[I]):
     """Items of an answer.
 
     ``dropped`` counts items that are malformed or not in the text or image. ``probabilities`` has the probability of
-    each item, if the decoder reports it.
+    each item, if the decoder reports it, and ``scored`` that of each well-formed item of the written answer.
     """
 
-    def __init__(self, items: Iterable[I] = (), dropped: int = 0, probabilities: Iterable[float] = ()) -> None:
+    def __init__(
+        self,
+        items: Iterable[I] = (),
+        dropped: int = 0,
+        probabilities: Iterable[float] = (),
+        scored: Iterable[float] = (),
+    ) -> None:
         super().__init__(items)
         self.dropped = dropped
         self.probabilities = list(probabilities)
+        self.scored = tuple(scored)
 
     def extend_with(self, others: Items[I]) -> None:
         """Add the items of another answer that are new, and what it dropped."""
@@ -181,6 +192,12 @@ class Task(ABC, Generic[I]):
         """The custom instruction or that of the variant, with ``{labels}`` and the other fields of the task."""
         return self.config.instruction or self.templates[self.config.variant]
 
+    def place_names(self, record: Record) -> tuple[str, ...]:
+        """Return the names of places that answers can contain; of calls, the modules for the media of the record."""
+        if self.style.calls is not None:
+            return tuple(MODULES[medium] for medium in record.media)
+        return record.place_names()
+
     @abstractmethod
     def queries(self, record: Record) -> list[Query]:
         """Return the queries about a record; their number depends on the task."""
@@ -232,7 +249,8 @@ class Task(ABC, Generic[I]):
             read = [item or other for item, other in zip(*both, strict=True)]
         values = dict(zip(reversed(read), reversed(probabilities), strict=True)) if probabilities else {}
         items = list(dict.fromkeys(item for item in read if item is not None))
-        return Items(items, dropped + read.count(None), [values[item] for item in items] if values else ())
+        own = [values[item] for item in items] if values else ()
+        return Items(items, dropped + read.count(None), own, probabilities)
 
     def read(self, scored: Mapping[grammar.ParsedItem, float], record: Record, target: Any = None) -> Items[I]:
         """Return the items of an answer that was not generated, with the probability of each; see ``parse``."""
@@ -348,12 +366,18 @@ def _fields(template: str) -> list[str]:
     return list(dict.fromkeys(written))
 
 
-def written(label: str, record: Record, span: Span | None, places: Places = NOWHERE) -> grammar.ParsedItem:
-    """Return the written form of a label with a span, with places that show it, or with both."""
-    if span is None:
-        return grammar.ParsedItem(label, places=places.names)
-    surface = record.text[slice(*span)]
-    return grammar.ParsedItem(label, surface, places.names, grammar.occurrence_of(record.text, span))
+def written(
+    label: str, record: Record, span: Span | None, places: Places = NOWHERE, style: grammar.Style | None = None
+) -> grammar.ParsedItem:
+    """Return the written form of a label with a span, with places that show it, or with both.
+
+    Places are written as names, or as calls if the style has them.
+    """
+    surface = None if span is None else record.text[slice(*span)]
+    is_called = style is not None and style.calls is not None
+    names = calls_for(record, places, surface or label) if is_called else places.names
+    occurrence = 1 if span is None else grammar.occurrence_of(record.text, span)
+    return grammar.ParsedItem(label, surface, names, occurrence)
 
 
 def span_of(raw: grammar.ParsedItem, record: Record) -> Span | None:
@@ -362,6 +386,8 @@ def span_of(raw: grammar.ParsedItem, record: Record) -> Span | None:
 
 
 def places_of(raw: grammar.ParsedItem, record: Record) -> Places | None:
-    """Return the places that a written item names; None if the record does not have one of them."""
+    """Return the places that a written item names or calls for; None if the record does not have one of them."""
+    if any(calls_in(raw.places)):
+        return called_places(raw.places, record)
     places = Places.named(raw.places)
     return places if places is not None and record.has(places) else None

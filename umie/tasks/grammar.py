@@ -67,6 +67,11 @@ class Style(ABC):
     escaped: ClassVar[str] = ""  # characters that are escaped by ``|`` in a span
     is_numbered: ClassVar[bool] = False  # whether a repeated span is written with its occurrence number
     span_opening: ClassVar[str | None] = None  # the string between places and a span; None if both cannot be written
+    calls: ClassVar[tuple[str, str, str] | None] = None
+    """The strings before a module, between it and a phrase, and after the phrase, if places are called for by phrases.
+
+    The names of places are then calls; see ``umie.tasks.calls``.
+    """
 
     @abstractmethod
     def opening(self, label: str) -> str:
@@ -94,12 +99,21 @@ class Style(ABC):
         return "".join(f"|{char}" if char in special else char for char in string) if special else string
 
     def _write(self, item: ParsedItem, pair: tuple[str, str] | None) -> str:
-        places = f"{self.place_opening(item.label)} {' '.join(item.places)}" if item.places else ""
+        names = " ".join(map(self._place, item.places))
+        places = f"{self.place_opening(item.label)} {names}" if item.places else ""
         if item.filler is None:
             return f"{places}{self.closing}" if places else self.bare(item.label, pair)
         number = str(item.occurrence) if self.is_numbered and item.occurrence > 1 else ""
         opening = f"{places}{self.span_opening}" if places else self.opening(item.label)
         return f"{opening} {self.escape(item.filler)}{self.closing}{number}"
+
+    def _place(self, name: str) -> str:
+        """Return the written form of a place: its name, or a call."""
+        if self.calls is None:
+            return name
+        module, _, phrase = name.partition(": ")
+        before, between, after = self.calls
+        return f"{before}{module}{between}{phrase}{after}"
 
 
 def with_occurrences(items: Iterable[ParsedItem]) -> Iterator[ParsedItem]:

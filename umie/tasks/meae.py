@@ -54,14 +54,14 @@ class MEAE(Task[Event]):
                 if self.config.grounded or argument.span is not None or argument.regions
             ]
             arguments.sort(key=lambda item: (item.span is None, item.span or (), item.places, item.role))
-            raw = [written(item.role, record, item.span, item.places) for item in arguments]
+            raw = [written(item.role, record, item.span, item.places, self.style) for item in arguments]
             queries.append(self._query(raw, replace(event, arguments=()), type=event.type))
         return queries
 
     def answer_schema(self, record: Record, target: Any = None) -> grammar.AnswerSchema:
         """Return a schema of roles filled by spans or places."""
         grounded = self.config.grounded
-        places = record.place_names() if grounded else Places(tuple(range(len(record.regions)))).names
+        places = self.place_names(record) if grounded else Places(tuple(range(len(record.regions)))).names
         return grammar.AnswerSchema(
             labels=self.labels,
             spans=True,

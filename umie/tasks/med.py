@@ -37,11 +37,11 @@ class MED(FieldTask[Event]):
         if not self.config.grounded:
             events = tuple(Event(event.type, event.trigger) for event in events)
         events = tuple(sorted(events, key=lambda event: (event.trigger or (-1, -1), event.places)))
-        return [self._query(written(event.type, record, event.trigger, event.places) for event in events)]
+        return [self._query(written(event.type, record, event.trigger, event.places, self.style) for event in events)]
 
     def answer_schema(self, record: Record, target: Any = None) -> grammar.AnswerSchema:
         """Return a schema of typed spans, and of types without a span."""
-        places = record.place_names() if self.config.grounded else ()
+        places = self.place_names(record) if self.config.grounded else ()
         placed = self.labels if places else ()
         return grammar.AnswerSchema(
             labels=self.labels, spans=True, bare=True, places=places, placed_labels=placed, grounded=bool(places)

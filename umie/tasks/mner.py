@@ -43,13 +43,14 @@ class MNER(FieldTask[Entity]):
         entities.sort(key=lambda entity: (entity.span is None, entity.span or (), entity.places if grounded else ()))
         return [
             self._query(
-                written(entity.type, record, entity.span, entity.places if grounded else NOWHERE) for entity in entities
+                written(entity.type, record, entity.span, entity.places if grounded else NOWHERE, self.style)
+                for entity in entities
             )
         ]
 
     def answer_schema(self, record: Record, target: Any = None) -> grammar.AnswerSchema:
         """Return a schema of typed spans, of typed places in a record without text."""
-        places = record.place_names() if self.config.grounded else ()
+        places = self.place_names(record) if self.config.grounded else ()
         return grammar.AnswerSchema(
             labels=self.labels,
             spans=True,

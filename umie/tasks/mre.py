@@ -12,7 +12,7 @@ from umie.errors import UmieError
 from umie.records import NO_RELATION, Places, Record, Relation, Span
 from umie.records.places import NOWHERE
 from umie.tasks import grammar, registry
-from umie.tasks.base import FieldTask, Pair, Query, places_of
+from umie.tasks.base import FieldTask, Pair, Query, places_of, written
 
 ENDS = ("head", "tail")
 
@@ -67,8 +67,8 @@ class MRE(FieldTask[Relation]):
             if self.config.grounded:
                 given = {"head": relations[0].head_places, "tail": relations[0].tail_places}
                 raw += [
-                    grammar.ParsedItem(end, places=places.names)
-                    for end, places, asked in zip(given, given.values(), pair[2:], strict=True)
+                    replace(written(end, record, span, places, self.style), filler=None, occurrence=1)
+                    for end, span, places, asked in zip(given, pair[:2], given.values(), pair[2:], strict=True)
                     if places and not asked
                 ]
             queries.append(self._query(raw, pair, (head, tail), head=head, tail=tail))
@@ -77,7 +77,7 @@ class MRE(FieldTask[Relation]):
     def answer_schema(self, record: Record, target: Any = None) -> grammar.AnswerSchema:
         """Return a schema of at least one relation, which may be ``none``, and of the places of head and tail."""
         ends = [end for end, span in zip(ENDS, (target or (None, None))[:2], strict=True) if span is not None]
-        places = record.place_names() if self.config.grounded and ends else ()
+        places = self.place_names(record) if self.config.grounded and ends else ()
         return grammar.AnswerSchema(
             labels=self.labels,
             bare=True,

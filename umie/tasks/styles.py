@@ -1,11 +1,12 @@
-"""The output styles: ``structured`` (lossless, the default), ``paper`` (as in Table 2 of UMIE) and ``released``."""
+"""The output styles: ``structured`` (lossless, the default), ``reamo``, ``paper`` (Table 2 of UMIE), ``released``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
+from umie.tasks.calls import Call
 from umie.tasks.grammar import AnswerSchema, ParsedItem, Style
 
 _MAX_NUMBER_DIGITS = 6
@@ -51,12 +52,48 @@ class Structured(Style):
             dropped += bool(between.strip())
             if start < 0:
                 break
-            item, position = _parse_bracket(output, start + 1)
+            item, position = _parse_bracket(output, start + 1, self._read_places)
             if item is None:
                 dropped += 1
             else:
                 items.append(item)
         return items, dropped
+
+    def _read_places(self, written: str) -> tuple[str, ...]:
+        """Return the names of places as they are written between ``=`` and a span; empty if they are malformed."""
+        return tuple(written.split())
+
+
+class Reamo(Structured):
+    """As ``structured``, but places are called for by phrases, which grounders look for after the answer is written.
+
+    ``[person = <Module>ImageSegmentation</Module><Instruction>left man</Instruction>: kids]``. Not lossless: a phrase
+    can fit several places.
+
+    Source: REAMO (2024), the figures of its meta-response and the tags of its released code. Deviation: a call is
+    inside its item, where REAMO lists the calls after all items and repeats the mention in each; so that a call cannot
+    name a mention that was not extracted, nor another one with the same words. Labels precede mentions.
+    """
+
+    name = "reamo"
+    calls = ("<Module>", "</Module><Instruction>", "</Instruction>")
+    markers = ("<Module>", "</Module>", "<Instruction>", "</Instruction>")
+    _call: ClassVar[re.Pattern[str]] = re.compile(
+        r"\s*<Module>([^<>]*)</Module>\s*<Instruction>([^<>]*)</Instruction>\s*"
+    )
+
+    def _read_places(self, written: str) -> tuple[str, ...]:
+        """Return the names of calls."""
+        names: list[str] = []
+        position = 0
+        while position < len(written):
+            match = self._call.match(written, position)
+            call = None if match is None else Call.named(f"{match[1]}:{match[2]}")
+            if match is None or call is None:
+                return ()
+            names.append(call.name)
+            position = match.end()
+        return tuple(names)
 
 
 class Paper(Style):
@@ -142,7 +179,7 @@ class Released(Style):
         return items, dropped
 
 
-STYLES: Mapping[str, Style] = {style.name: style for style in (Structured(), Paper(), Released())}
+STYLES: Mapping[str, Style] = {style.name: style for style in (Structured(), Paper(), Released(), Reamo())}
 
 
 def _capitalized(label: str) -> str:
@@ -192,7 +229,9 @@ def _filled(label: str, filler: str, schema: AnswerSchema) -> ParsedItem:
     return ParsedItem(label, places=(filler,)) if filler in schema.places else ParsedItem(label, filler)
 
 
-def _parse_bracket(output: str, position: int) -> tuple[ParsedItem | None, int]:
+def _parse_bracket(
+    output: str, position: int, read_places: Callable[[str], tuple[str, ...]]
+) -> tuple[ParsedItem | None, int]:
     """Parse one item after its opening bracket; return it, or None, and the next position."""
     label: str | None = None
     written_places: str | None = None  # what is between `=` and the colon of a span
@@ -226,8 +265,8 @@ def _parse_bracket(output: str, position: int) -> tuple[ParsedItem | None, int]:
     if label is None:
         item = ParsedItem(content.strip())
     elif names_places and written_places is None:
-        item = ParsedItem(label, None, tuple(content.split()), occurrence)
+        item = ParsedItem(label, None, read_places(content), occurrence)
     else:
-        item = ParsedItem(label, content.removeprefix(" "), tuple((written_places or "").split()), occurrence)
+        item = ParsedItem(label, content.removeprefix(" "), read_places(written_places or ""), occurrence)
     is_valid = item.label and len(number) <= _MAX_NUMBER_DIGITS and occurrence > 0
     return (item if is_valid and (item.places or not names_places) else None), end

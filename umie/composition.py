@@ -117,7 +117,8 @@ def compose(
     if candidates is None:
         _warn_of_labels(processor)
         slots = getattr(getattr(model.visual_embedding, "config", None), "num_slot_embeddings", None)
-        grounded = [task for task in map(processor.task, processor.task_options) if task.config.grounded]
+        asked = map(processor.task, processor.task_options)
+        grounded = [task for task in asked if task.config.grounded and task.style.calls is None]
         if slots == 0 and (warning := unnamed_places(grounded, list(model.media_encoders))):
             warnings.warn(warning, stacklevel=2)
     return model, processor

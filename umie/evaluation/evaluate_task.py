@@ -17,7 +17,9 @@ from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Record
 from umie.scoring import Sheet, score_of_sheet, scores_by_combination, strict_sheet
-from umie.tasks import Task
+from umie.scoring.grounding_errors import Groundings, diagnose
+from umie.scoring.groundings import KINDS
+from umie.tasks import Items, Task
 
 SUBJECTS = ("predicted", "gold")
 
@@ -28,8 +30,9 @@ class TaskResult:
 
     The scores are strict micro ``precision``, ``recall``, ``f1`` (0..1), the ``interval`` of the F1, counts, and the
     number of ``dropped`` items; see ``umie.scoring.strict_score``. Of a grounded task, they are those of the measure
-    ``grounded``: places must be right, too. ``by_combination`` has the F1 of each combination of text and media, if
-    there are several.
+    ``grounded``: places must be right, too; ``groundings`` has the total of each line about places, see
+    ``umie.scoring.Groundings``, and what it is out of. ``by_combination`` has the F1 of each combination of text and
+    media, if there are several.
     """
 
     scores: dict[str, Any]
@@ -127,7 +130,27 @@ def evaluate(
     sheet = strict_sheet(built.name, predictions, records, built.measure)
     scores = {**score_of_sheet(sheet), "dropped": dropped}
     scores["by_combination"] = scores_by_combination(sheet, records, scores)
+    if built.config.grounded and built.kind in KINDS:
+        pairs = zip(predictions, records, strict=True)
+        found_places = Groundings(range(len(records)), [diagnose(built.kind, *pair) for pair in pairs])
+        scores["groundings"] = found_places.totals
     return TaskResult(scores, sheet, predictions, gates, is_oracle=built.is_staged and events == "gold")
+
+
+def score_of_gold_calls(processor: UmieProcessor, records: Sequence[Record], task: Task[Any]) -> float:
+    """Return the F1 of annotated answers whose calls are carried out: what a model without an error would reach."""
+    records = processor.usable(record for record in records if record.annotated_for(task.name))
+    asked = [(record, query) for record in records for query in task.queries(record)]
+    answers = [task.parse(query.answer, record, query.target) for record, query in asked]
+    found, read = processor.carry_out(answers, [query.answer for _, query in asked], records, task)
+    remaining = iter(read)
+    predictions = []
+    for record, grounded in zip(records, found, strict=True):
+        items: Items[Any] = Items()
+        for _ in task.queries(record):
+            items.extend_with(next(remaining))
+        predictions.append(task.with_items(grounded, items))
+    return float(score_of_sheet(strict_sheet(task.name, predictions, records, task.measure))["f1"])
 
 
 def _answer(

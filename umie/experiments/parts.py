@@ -250,7 +250,8 @@ def unnamed_places(runs: Sequence[RunConfig], tasks: Iterable[str]) -> str | Non
     def is_unnamed(run: RunConfig) -> bool:
         decoder = registries.decoders.get(run.decoder["name"])
         is_scoring = isinstance(decoder, type) and issubclass(decoder, ScoringDecoder)
-        return uses_image(run.fusion) and not run.visual_embedding.get("num_slot_embeddings") and not is_scoring
+        is_named = run.visual_embedding.get("num_slot_embeddings") or is_scoring or run.grounders is not None
+        return uses_image(run.fusion) and not is_named
 
     unnamed = list(filter(is_unnamed, runs))
     built = [registries.tasks.build(name, **runs[0].tasks.get(name, {})) for name in tasks]

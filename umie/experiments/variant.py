@@ -305,6 +305,7 @@ class Variant:
         media.
         """
         from umie.evaluation import SourcePredictions
+        from umie.evaluation.evaluate_task import score_of_gold_calls
 
         scored = scored_tasks(self.config, self.corpus, split)
         metrics: dict[str, Any] = {}
@@ -326,6 +327,8 @@ class Variant:
             metrics[one.key] = result.scores
             if model is None and (hidden := self._scores_without_media(one, tasks, records)):
                 metrics[one.key]["blind"] = hidden
+            if model is None and tasks[one.task].style.calls is not None:
+                metrics[one.key]["gold_calls"] = score_of_gold_calls(self.processor, records, tasks[one.task])
             if result.is_oracle:
                 metrics[one.key]["oracle"] = "gold events"
             if result.gates:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umie.experiments.combine import uses_image
@@ -23,13 +23,32 @@ class _Scores(NamedTuple):
     scores: Mapping[str, Mapping[str, Any]]
 
 
+class Combinations(NamedTuple):
+    """The table by combination of media, its last rows, and what it means."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    ceilings: Sequence[Sequence[str]]
+    notes: Sequence[str]
+
+
 def combinations_section(run: GridRun) -> str:
     """Return the scores of each variant by combination of media as Markdown; empty if all records have the same one."""
+    found = combinations(run)
+    if found is None:
+        return ""
+    given = [[f"*{name}*", *cells] for name, *cells in found.ceilings]
+    first, *others = map(markdown_text, found.notes)
+    return "\n\n".join([first, markdown_table(found.header, [*found.rows, *given]), *others])
+
+
+def combinations(run: GridRun) -> Combinations | None:
+    """Return the scores of each variant by combination of media; None if all records have the same one."""
     found = list(_found(run))
     names = [name for name in COMBINATIONS if any(name in own for one in found for own in one.scores.values())]
     if len(names) < 2:
-        return ""
-    body = []
+        return None
+    body, given = [], []
     for variant in dict.fromkeys(one.name for one in found):
         seeds = [one.scores.values() for one in found if one.name == variant]
         cells = []
@@ -45,21 +64,20 @@ def combinations_section(run: GridRun) -> str:
         known = [_ceilings(run, name, letters).values() if _is_hidden(name, letters) else () for name in names]
         if any(known):
             means = [f"{statistics.mean(own):.3f}" if own else "" for own in known]
-            body.append([f"*ceiling without {', '.join(letters)}*", *means])
-    parts = [
+            given.append([f"ceiling without {', '.join(letters)}", *means])
+    notes = [
         "Text (T), image (I), sound (A), video (V): F1, averaged over the tasks of the combination, as the mean over "
-        "seeds, and that of the lowest seed.",
-        markdown_table(["variant", *names], body),
+        "seeds, and that of the lowest seed."
     ]
     if compared := list(_above_ceilings(run, found)):
-        above = "; ".join(markdown_text(shown) for shown, is_above in compared if is_above)
+        above = "; ".join(shown for shown, is_above in compared if is_above)
         count = sum(is_above for _, is_above in compared)
-        parts.append(
+        notes.append(
             f"Scores without some of the media, by seed, task and combination: {count} of {len(compared)} are above "
             "what is possible without them by more than sampling error (the lower end of the 95% interval; "
             f"{0.025 * len(compared):.1f} are expected by chance){': ' + above if above else ''}."
         )
-    return "\n\n".join(parts)
+    return Combinations(["variant", *names], body, given, notes)
 
 
 def _found(run: GridRun) -> Iterator[_Scores]:

@@ -14,12 +14,13 @@ from umie.experiments.results import state_of
 from umie.experiments.summary import MEAN, Row, complete_mean, rows, score, title
 from umie.files import atomic_write
 from umie.records import MEDIA
-from umie.reports.combinations import combinations_section
+from umie.reports.combinations import combinations, combinations_section
 from umie.reports.gate_study import HISTOGRAM, SWEEP, write_gate_study
 from umie.reports.grid_facts import data_facts
 from umie.reports.grid_figure import draw_grid
 from umie.reports.grid_html import html_page
 from umie.reports.grid_table import comparisons, page_head, summary
+from umie.reports.places import places_section
 from umie.reports.tables import (
     csv_table,
     latex_table,
@@ -48,7 +49,7 @@ def write_report(run: GridRun, output: Path) -> str:
     facts = list(data_facts(run))
     page = _page(run, results, main, write_gate_study(run, output), facts)
     texts = {
-        HTML: html_page(results, facts),
+        HTML: html_page(results, facts, combinations(run)),
         PAGE: page,
         LATEX: latex_table(header, given + measured) + "\n",
         CSV: _csv(run, table),
@@ -90,6 +91,8 @@ def _page(run: GridRun, results: GridResults, summary: str, gate: str, facts: Se
         parts += ["## What the intervals support", compared]
     if by_combination := combinations_section(run):
         parts += ["## By combination of media", by_combination]
+    if places := places_section(run):
+        parts += ["## Places", places]
     parts += ["## Cells", _cells(run), "## Data", markdown_list(facts)]
     if gate:
         parts += ["## Gate", gate]

@@ -90,6 +90,9 @@ def _parts(run: GridRun) -> Iterator[str]:
         facts[f"decoder {decoder['name']}{source}: {origin}{warm}"] = None
         if has_random_frozen_text_encoder(cell.config):
             warnings[f"**warning**: the decoder {decoder['name']}: {RANDOM_TEXT}"] = None
+        if cell.config.grounders is not None:
+            named = ", ".join(f"{medium} {part['name']}" for medium, part in cell.config.grounders.items())
+            facts[f"answers of {cell.variant} describe places, which grounders look for: {named}"] = None
         for encoder in [dict(cell.parts[slot]) for slot in ENCODERS if slot in cell.parts]:
             name = encoder.pop("name")
             part = registries.encoders.get(name)

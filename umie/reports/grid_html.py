@@ -11,11 +11,13 @@ from umie.experiments.grid_results import GridResults
 from umie.experiments.results import CURVES, GATES, STATES, cell_folder, read_numbers
 from umie.experiments.statistics import Comparison
 from umie.experiments.summary import rows, score, title
+from umie.reports.combinations import Combinations
 from umie.reports.gates import gate_figure
 from umie.reports.grid_figure import grid_figure, panel_names
 from umie.reports.grid_plots import Curve, cost_figure, costs, curve_figure, difference_figure, pareto_front
 from umie.reports.grid_table import comparison_rows, summary, tests
 from umie.reports.pages import render
+from umie.reports.places import place_tables
 from umie.reports.style import inline_svg
 from umie.reports.tables import shown_interval
 
@@ -42,7 +44,7 @@ class Compared(NamedTuple):
     figures: Sequence[Any]
 
 
-def html_page(results: GridResults, facts: Sequence[str] = ()) -> str:
+def html_page(results: GridResults, facts: Sequence[str] = (), combinations: Combinations | None = None) -> str:
     """Return the page of a grid.
 
     It runs no script but its own, and loads nothing. Texts from data are escaped.
@@ -50,6 +52,7 @@ def html_page(results: GridResults, facts: Sequence[str] = ()) -> str:
     Args:
         results: the results; learning curves and gates are in directories, not in archives.
         facts: sentences about data, parts and training.
+        combinations: the table by combination of media, which is not in archives either.
     """
     table = rows(results)
     header, given, measured = summary(results, table)
@@ -67,6 +70,8 @@ def html_page(results: GridResults, facts: Sequence[str] = ()) -> str:
         variants=Table(header, measured, given),
         bars=[_svg(grid_figure(results, bars, [name])) for name in panel_names(results)] if finished else [],
         compared=[_compared(about, found) for about, found in tests(results, results.counts).items()],
+        combinations=None if combinations is None else {"table": Table(*combinations[:3]), "notes": combinations.notes},
+        places=[(said, Table(header, body)) for said, header, body in place_tables(results)],
         costs=_svg(cost_figure(points_of)) if points_of else None,
         front=pareto_front(points_of),
         curves=list(_curves(results)),

@@ -173,6 +173,26 @@ class Groundings:
 
         from umie.scoring.resampling import bootstrap_sums, interval
 
+        rows = self._rows()
+        table = np.array([pairs for _, _, pairs in rows], dtype=np.float64).transpose(1, 0, 2)  # [records, rows, 2]
+        sums = bootstrap_sums(table, resamples, seed)
+        lines = []
+        for row, (name, said, _) in enumerate(rows):
+            total, out_of = table[:, row].sum(axis=0).tolist()
+            if out_of:
+                with np.errstate(invalid="ignore"):
+                    edges = interval(sums[:, row, 0] / sums[:, row, 1])  # NaN in a resample without groundings
+                lines.append(GroundingLine(name, said, total / out_of, edges, total, int(out_of)))
+        return lines
+
+    @property
+    def totals(self) -> dict[str, tuple[float, int]]:
+        """The total of each line, by its name, and what it is out of."""
+        sums = {name: (sum(one for one, _ in pairs), sum(size for _, size in pairs)) for name, _, pairs in self._rows()}
+        return {name: (round(total, 6), out_of) for name, (total, out_of) in sums.items() if out_of}
+
+    def _rows(self) -> list[tuple[str, str, list[tuple[float, int]]]]:
+        """Return the name and definition of each line, and the total of each record with what it is out of."""
         rows: list[tuple[str, str, list[tuple[float, int]]]] = []
         for medium, name in MIOU.items():
             said = "the mean IoU of pairs of places of a record"
@@ -184,16 +204,7 @@ class Groundings:
             counts = [Counter(own.verdict for own in getattr(one, side)) for one in self.found]
             for name, said in verdicts.items():
                 rows.append((name, f"{side} groundings: {said}", [(own[name], own.total()) for own in counts]))
-        table = np.array([pairs for _, _, pairs in rows], dtype=np.float64).transpose(1, 0, 2)  # [records, rows, 2]
-        sums = bootstrap_sums(table, resamples, seed)
-        lines = []
-        for row, (name, said, _) in enumerate(rows):
-            total, out_of = table[:, row].sum(axis=0).tolist()
-            if out_of:
-                with np.errstate(invalid="ignore"):
-                    edges = interval(sums[:, row, 0] / sums[:, row, 1])  # NaN in a resample without groundings
-                lines.append(GroundingLine(name, said, total / out_of, edges, total, int(out_of)))
-        return lines
+        return rows
 
 
 class _Overlaps:

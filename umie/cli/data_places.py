@@ -181,7 +181,7 @@ def tracks(
 def ground(
     input_file: Input,
     output: Output,
-    grounder: Annotated[str, typer.Option("--grounder", "-g", help="ctc, grounding, words, or a plugin's name.")],
+    grounder: Annotated[str, typer.Option("--grounder", "-g", help="words, ctc, grounding, sam3, ...; see umie list.")],
     option: PartOptions = None,
     format_name: Format = "jsonl",
     media: Media = None,
@@ -195,9 +195,10 @@ def ground(
     without words, and triggers of events, stay as they are. So a system that only reads can be scored with places, next
     to one that points: umie evaluate --predictions grounded.jsonl --gold test.jsonl
 
-    The options are those of the grounder's Config: top and min_score for all; checkpoint and device for grounding, a
-    detector that searches an image, and for ctc, which aligns the letters of a phrase with speech. words finds segments
-    by their labels, see umie data segments --proposer words.
+    The options are those of the grounder's Config: top and min_score for all; checkpoint and device for models, such as
+    grounding and sam3, which search an image, and ctc, which aligns the letters of a phrase with speech. words finds
+    segments by their labels, see umie data segments --proposer words. sam2 looks for no words: it turns the boxes that
+    items already have into masks.
 
     Media that cannot be read are treated as in umie data segments; the items of their records stay as they are.
 

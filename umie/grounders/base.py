@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
 from umie.encoders.base import WeightsOption
-from umie.errors import UmieError, check_share, check_whole
+from umie.encoders.regions.base import check_device
+from umie.errors import UmieError, check_share, check_whole, shown
 from umie.records import Medium, Places, Record, Region, Segment, Span, Track
-from umie.records.model import annotated_spans, moved_places
+from umie.records.model import annotated_spans, moved_places, place_references
 from umie.records.overlap import extent
 from umie.records.places import PLACES
 
@@ -37,11 +38,36 @@ class GrounderConfig(WeightsOption):
         check_share("min_score", self.min_score)
 
 
-class Grounder(ABC):
-    """Finds the places in one medium that show what phrases name; subclasses implement ``find``.
+@dataclass(frozen=True, kw_only=True)
+class CheckpointGrounderConfig(GrounderConfig):
+    """Options of a grounder that is a model of transformers.
 
-    A grounder takes the extracted words only, not the states of a model, so that any system can be grounded: it is the
-    pipeline of REAMO, where pointing is the answer of one model.
+    Args:
+        checkpoint: the directory of the model with its processor, written by ``save_pretrained``, or a hub name.
+        device: where the model runs, e.g. "cuda".
+    """
+
+    kind: ClassVar[str] = "a model with its processor"  # in messages
+    example: ClassVar[str] = ""  # a name on the hub
+
+    checkpoint: str | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.checkpoint, str) or not self.checkpoint:
+            raise UmieError(
+                f"checkpoint is {shown(self.checkpoint)}: use the directory of {self.kind}, or its name on the hub, "
+                f"e.g. {self.example}"
+            )
+        check_device(self.device)
+
+
+class Grounder(ABC):
+    """Finds the places in one medium that show what phrases name (``find``), or sharpens places (``refine``).
+
+    Subclasses implement at least one of them. A grounder takes the extracted words only, not the states of a model, so
+    that any system can be grounded: it is the pipeline of REAMO, where pointing is the answer of one model.
 
     Attributes:
         counts: the number of phrases so far, and of those without a place.
@@ -57,7 +83,21 @@ class Grounder(ABC):
         self.counts: Counter[str] = Counter()
         self.num_found = self.num_clipped = 0
 
-    @abstractmethod
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not cls.finds() and not cls.refines():
+            raise TypeError(f"{cls.__name__} implements neither find nor refine")
+
+    @classmethod
+    def finds(cls) -> bool:
+        """Return whether it looks for phrases."""
+        return cls.find is not Grounder.find
+
+    @classmethod
+    def refines(cls) -> bool:
+        """Return whether it sharpens places."""
+        return cls.refine is not Grounder.refine
+
     def find(self, source: Any, phrases: Sequence[str], known: Sequence[Any] = ()) -> list[list[Any]]:
         """Return the places that show each phrase, best first, at most ``top``; none if the medium does not show it.
 
@@ -69,6 +109,19 @@ class Grounder(ABC):
         Raises:
             UmieError: the medium cannot be read.
         """
+        return [[] for _ in phrases]
+
+    def refine(self, source: Any, places: Sequence[Any]) -> list[Any]:
+        """Return places that are sharper, one for each: a region with a mask, a track through all frames.
+
+        Args:
+            source: as in ``find``.
+            places: places in the medium.
+
+        Raises:
+            UmieError: the medium cannot be read.
+        """
+        return list(places)
 
     def check(self) -> None:
         """Do nothing: places are checked when they are found."""
@@ -93,8 +146,41 @@ class Grounder(ABC):
     ) -> tuple[Record, dict[int, UmieError]]:
         """Return the record as ``ground`` does, and the errors by the number of the image; see ``MediumProposer``.
 
-        A record with an error is unchanged.
+        A record with an error is unchanged. Places that items refer to are refined.
         """
+        grounded, errors = self._grounded(record, place) if self.finds() else (record, {})
+        if errors or not self.refines():
+            return grounded, errors
+        try:
+            return self.refined(grounded), {}
+        except UmieError as error:
+            wrapped = UmieError(f"record {record.id or place}: {error}")
+            wrapped.__cause__ = error
+            return record, {0: wrapped}
+
+    def refined(self, record: Record) -> Record:
+        """Return the record with sharper places where its annotation refers to some.
+
+        Raises:
+            UmieError: the medium cannot be read.
+        """
+        medium = self.medium
+        references = place_references(record.entities, record.relations, record.events)
+        named = sorted({index for _, places in references for index in places.of(medium)})
+        places: list[Any] = list(record.places(medium))
+        for number in range(len(record.of(medium))):
+            own = [index for index in named if getattr(places[index], "image", 0) == number]
+            if not own:
+                continue
+            given = [places[index] for index in own]
+            sharper = self.refine(record.resolved(medium, number), given)
+            for index, before, after in zip(own, given, sharper, strict=True):
+                kept = {"label": before.label, **({"image": number} if number else {})}
+                places[index] = replace(after, **kept)
+        changes: dict[str, Any] = {PLACES[medium]: tuple(places)}
+        return replace(record, **changes)
+
+    def _grounded(self, record: Record, place: int) -> tuple[Record, dict[int, UmieError]]:
         medium, kind = self.medium, PLACES[self.medium]
         named = annotated_spans(record.entities, record.relations, record.events)
         phrase_of = {span: record.surface(span) for owner, span in named if owner != TRIGGER}
@@ -130,3 +216,18 @@ class Grounder(ABC):
 
         changes: dict[str, Any] = {kind: tuple(places), **moved_places(record, move)}
         return replace(record, **changes), errors
+
+
+def load_model(kind: Any, config: CheckpointGrounderConfig, processor_kind: Any = None) -> tuple[Any, Any]:
+    """Return the model of a checkpoint and its processor; see ``language_models.sources.load_with_processor``.
+
+    Raises:
+        UmieError: they cannot be used.
+    """
+    from umie.language_models.sources import check_loaded, load_with_processor
+
+    name = str(config.checkpoint)
+    advice = f"a directory with {config.kind} and its processor, written by save_pretrained"
+    model, processor, missing = load_with_processor(kind, name, advice, processor_kind, use_safetensors=True)
+    check_loaded(model, name, missing)
+    return model.float().to(config.device).eval(), processor

@@ -75,20 +75,31 @@ def carry_out(
         parsed = (task.style.parse(output, task.answer_schema(record, query.target))[0] for query, output, _ in own)
         calls = dict.fromkeys(call for items in parsed for item in items for call in calls_in(item.places))
         found = record
+        finding = {medium: one for medium, one in grounders.items() if one.finds()}
         for medium in dict.fromkeys(call.medium for call in calls):
-            if medium not in hidden and medium not in grounders:
+            if medium not in hidden and medium not in finding:
                 continue
             found = unlabeled(found, medium)
             if medium in hidden:
                 continue
             phrases = [call.phrase for call in calls if call.medium == medium]
             try:
-                found = _with_found(found, record, grounders[medium], phrases)
+                found = _with_found(found, record, finding[medium], phrases)
             except UmieError:
                 if not skips_unreadable:
                     raise
+        items = [task.parse(output, found, query.target, before.scored) for query, output, before in own]
+        for medium in found.media:
+            if medium in grounders and grounders[medium].refines() and medium not in hidden:
+                answered = task.with_items(found, [item for one in items for item in one])
+                try:
+                    sharper: dict[str, Any] = {PLACES[medium]: grounders[medium].refined(answered).places(medium)}
+                    found = replace(found, **sharper)
+                except UmieError:
+                    if not skips_unreadable:
+                        raise
         found_records.append(found)
-        found_items += [task.parse(output, found, query.target, before.scored) for query, output, before in own]
+        found_items += items
     return found_records, found_items
 
 

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from umie.encoders.regions.base import check_device
-from umie.errors import UmieError, shown
+from umie.errors import UmieError
 from umie.grounders import registry
-from umie.grounders.base import Grounder, GrounderConfig
+from umie.grounders.base import CheckpointGrounderConfig, Grounder, load_model
 from umie.media import SoundSource, open_sound
 from umie.records import Segment
 
@@ -24,28 +23,19 @@ WINDOW_S = 30.0  # longer sounds are heard in windows
 
 
 @dataclass(frozen=True, kw_only=True)
-class CtcGrounderConfig(GrounderConfig):
+class CtcGrounderConfig(CheckpointGrounderConfig):
     """Options of the aligner.
 
     Args:
-        checkpoint: the directory or hub name of a CTC model of transformers with its processor, such as
-            facebook/wav2vec2-base-960h.
+        checkpoint: the directory or hub name of a CTC model of transformers with its processor.
         min_score: the mean probability of the letters, relative to the most probable ones (0..1).
         device: where the model runs, e.g. "cuda".
     """
 
-    checkpoint: str | None = None
-    min_score: float = 0.3
-    device: str = "cpu"
+    kind = "a CTC model"
+    example = "facebook/wav2vec2-base-960h"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.checkpoint, str) or not self.checkpoint:
-            raise UmieError(
-                f"checkpoint is {shown(self.checkpoint)}: use the directory of a CTC model, or its name on the hub, "
-                "e.g. facebook/wav2vec2-base-960h"
-            )
-        check_device(self.device)
+    min_score: float = 0.3
 
 
 class Aligned(NamedTuple):
@@ -115,15 +105,12 @@ class CtcGrounder(Grounder):
     def _model(self) -> tuple[Any, Any]:
         from transformers import AutoModelForCTC
 
-        from umie.language_models.sources import check_loaded, load_with_processor
-
-        name = str(self.config.checkpoint)
-        advice = "a CTC model with its processor, written by save_pretrained"
-        model, processor, missing = load_with_processor(AutoModelForCTC, name, advice, use_safetensors=True)
+        model, processor = load_model(AutoModelForCTC, self.config)
         if not hasattr(processor, "feature_extractor") or not hasattr(processor, "tokenizer"):
-            raise UmieError(f"checkpoint {name}: has no processor with a tokenizer, which a CTC model needs")
-        check_loaded(model, name, missing)
-        return model.float().to(self.config.device).eval(), processor
+            raise UmieError(
+                f"checkpoint {self.config.checkpoint}: has no processor with a tokenizer, which a CTC model needs"
+            )
+        return model, processor
 
 
 def align(log_probs: NDArray[np.float64], tokens: Sequence[int], blank: int) -> Aligned | None:

@@ -210,13 +210,16 @@ def _has_weights(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
 
 
-def load_with_processor(kind: Any, name: str, advice: str, **options: Any) -> tuple[Any, Any, list[str]]:
+def load_with_processor(
+    kind: Any, name: str, advice: str, processor_kind: Any = None, **options: Any
+) -> tuple[Any, Any, list[str]]:
     """Return a model, its processor, and the names of the weights that its checkpoint lacks.
 
     Args:
         kind: a class of transformers, such as AutoModelForCTC.
         name: a directory or a hub name.
         advice: what to use instead, for the message.
+        processor_kind: the class of the processor; by default AutoProcessor.
         options: further options of ``from_pretrained``.
 
     Raises:
@@ -229,7 +232,7 @@ def load_with_processor(kind: Any, name: str, advice: str, **options: Any) -> tu
             check_checkpoint(Path(name))
         with local_only(name):
             model, report = kind.from_pretrained(name, trust_remote_code=False, output_loading_info=True, **options)
-            processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+            processor = (processor_kind or AutoProcessor).from_pretrained(name, trust_remote_code=False)
     except UmieError:
         raise
     except Exception as error:  # a damaged checkpoint makes the loaders raise nearly anything

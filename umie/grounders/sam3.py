@@ -1,0 +1,127 @@
+"""`sam3`, `sam3_video`: Segment Anything 3 finds everything that a phrase names, with masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from umie.grounders import registry
+from umie.grounders.base import CheckpointGrounderConfig, Grounder, load_model
+from umie.grounders.sam2 import box_of, with_mask
+from umie.images import ImageSource, open_image
+from umie.media import ClipSource, open_clip
+from umie.records import Box, Region, Track
+
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sam3Config(CheckpointGrounderConfig):
+    """Options of Segment Anything 3, whose weights have a license of their own and are given out on request.
+
+    Args:
+        checkpoint: the directory or hub name of the model with its processor.
+        min_score: the probability that the phrase is in the image, times that of the object.
+        device: where the model runs, e.g. "cuda".
+    """
+
+    kind = "Segment Anything 3"
+    example = "facebook/sam3"
+
+    min_score: float = 0.3
+
+
+@registry.register("sam3")
+class Sam3Grounder(Grounder):
+    """The regions of what a phrase names, with their masks, the most probable first; in the place of SEEM in REAMO.
+
+    A phrase that nothing in the image shows has none. Source: Carion et al. 2025, SAM 3: Segment Anything with
+    Concepts, as implemented in transformers.
+    """
+
+    Config = Sam3Config
+    config: Sam3Config
+    medium = "image"
+
+    def load_weights(self) -> None:
+        """Load the checkpoint; raise UmieError if it cannot be used."""
+        _ = self._model
+
+    def find(self, source: ImageSource, phrases: Sequence[str], known: Sequence[Region] = ()) -> list[list[Region]]:
+        """Return the regions that show each phrase; ``known`` is not used."""
+        model, processor = self._model
+        image = open_image(source).convert("RGB")
+        found = []
+        with torch.inference_mode():
+            pixels = processor(images=image, return_tensors="pt").to(model.device)
+            seen = model.get_vision_features(pixels["pixel_values"])
+            for phrase in phrases:
+                text = processor(text=phrase, original_sizes=[image.size[::-1]], return_tensors="pt").to(model.device)
+                names = ("input_ids", "attention_mask")
+                output = model(vision_embeds=seen, **{name: text[name] for name in names})
+                (result,) = processor.post_process_instance_segmentation(
+                    output, threshold=self.config.min_score, target_sizes=[image.size[::-1]]
+                )
+                ranked = torch.as_tensor(result["scores"]).argsort(descending=True).tolist()
+                masks = [result["masks"][index].cpu().numpy().astype(bool) for index in ranked]
+                regions = [with_mask(Region(WHOLE, phrase), mask) for mask in masks if mask.any()]
+                found.append(regions[: self.config.top])
+        return found
+
+    @cached_property
+    def _model(self) -> tuple[Any, Any]:
+        from transformers import Sam3Model
+
+        return load_model(Sam3Model, self.config)
+
+
+@registry.register("sam3_video")
+class Sam3VideoGrounder(Grounder):
+    """The tracks of what a phrase names, those that are seen longest first. Source: as for ``sam3``."""
+
+    Config = Sam3Config
+    config: Sam3Config
+    medium = "video"
+    num_frames = 32
+
+    def load_weights(self) -> None:
+        """Load the checkpoint; raise UmieError if it cannot be used."""
+        _ = self._model
+
+    def find(self, source: ClipSource, phrases: Sequence[str], known: Sequence[Track] = ()) -> list[list[Track]]:
+        """Return the tracks that show each phrase; ``known`` is not used."""
+        model, processor = self._model
+        clip = open_clip(source, self.num_frames)
+        frames = [frame.convert("RGB") for frame in clip.frames]
+        session = processor.init_video_session(video=frames, inference_device=model.device)
+        processor.add_text_prompt(session, list(phrases))
+        boxes: dict[tuple[str, int], dict[int, Box]] = {}
+        with torch.inference_mode():
+            for output in model.propagate_in_video_iterator(session):
+                result = processor.postprocess_outputs(session, output)
+                rows = {number: row for row, number in enumerate(result["object_ids"].tolist())}
+                for phrase, numbers in result["prompt_to_obj_ids"].items():
+                    for number in numbers:
+                        is_sure = number in rows and result["scores"][rows[number]] >= self.config.min_score
+                        box = box_of(result["masks"][rows[number]].cpu().numpy().astype(bool)) if is_sure else None
+                        if box is not None:
+                            boxes.setdefault((phrase, number), {})[output.frame_idx] = box
+        found = []
+        for phrase in phrases:
+            own = sorted((seen for (name, _), seen in boxes.items() if name == phrase), key=len, reverse=True)
+            tracks = [
+                Track(tuple(clip.times), tuple(seen.get(number) for number in range(len(frames))), phrase)
+                for seen in own
+            ]
+            found.append(tracks[: self.config.top])
+        return found
+
+    @cached_property
+    def _model(self) -> tuple[Any, Any]:
+        from transformers import Sam3VideoModel
+
+        return load_model(Sam3VideoModel, self.config)

@@ -64,7 +64,7 @@ def test_list_as_json_prints_only_json():
     assert {"clip", "resnet101_roi", "tiny"} <= set(parts["encoders"])
     assert {"concat", "cross_attention", "gated", "text_only"} <= set(parts["fusions"])
     assert "t5" in parts["decoders"]
-    assert list(parts["tasks"]) == ["meae", "med", "mner", "mre"]
+    assert list(parts["tasks"]) == ["caption", "match", "meae", "med", "mner", "mre"]
     assert all(description for names in parts.values() for description in names.values())
     assert parts["decoders"]["span"].endswith("of each label: sigmoid(c . l / sqrt(D) + b)")
     assert {"twitter", "synthetic", "synthetic_media"} <= set(parts["data formats"])

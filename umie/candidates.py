@@ -139,6 +139,8 @@ class CandidateEncoder:
                 f"the style {task.config.style!r} of {task.name} calls for places by phrases, and a decoder that "
                 "scores candidates writes none: use another style, or a decoder that generates answers"
             )
+        if task.is_free_text:
+            raise UmieError(f"the answers of {task.name} are free text: use a decoder that generates answers")
         names = (*task.labels, *task.field_labels)
         if len(query.label_spans) != len(names) or (
             query.answer and not query.items and task.parse(query.answer, record, query.target)
@@ -148,12 +150,12 @@ class CandidateEncoder:
                 "candidates needs: build them with Task._query"
             )
         whole = _Part(query.instruction, range(len(names)), query.label_spans)
-        tokens = self._tokens(whole, record)
+        tokens = self._tokens(whole, query.text_of(record))
         in_instruction = [span for span in tokens.characters if span[0] < span[1] and span[0] < len(whole.instruction)]
         parts, inputs = [whole], [tokens]
         if len(in_instruction) > self.max_tokens // 2 and len(task.labels) > 1:
             parts = self._parts(whole)
-            inputs = [self._tokens(part, record) for part in parts]
+            inputs = [self._tokens(part, query.text_of(record)) for part in parts]
         if any(each.is_truncated for each in inputs):
             counts["truncated_inputs"] += 1
         rows = [self._encode_row(task, record, query, *each, counts) for each in zip(parts, inputs, strict=True)]
@@ -413,9 +415,9 @@ class CandidateEncoder:
             return int(self.tokenizer.pad_token_id)
         return IGNORED if name.endswith("_labels") else -1 if name in ("label_tokens", "target_slots") else 0
 
-    def _tokens(self, part: _Part, record: Record) -> _Tokens:
+    def _tokens(self, part: _Part, text: str) -> _Tokens:
         """Return the tokens of an input, and the characters of each; special tokens have none."""
-        text = f"{part.instruction} {record.text}".rstrip()
+        text = f"{part.instruction} {text}".rstrip()
         encoded = self.tokenizer(text, split_special_tokens=True, return_offsets_mapping=True)
         token_ids, characters = list(encoded.input_ids), list(encoded.offset_mapping)
         if len(token_ids) <= self.max_tokens:

@@ -69,7 +69,7 @@ class SequenceEncoder:
             query: the query.
             counts: counts truncated inputs and targets, and those with characters that the tokenizer cannot write.
         """
-        text = f"{query.instruction} {record.text}".rstrip()
+        text = f"{query.instruction} {query.text_of(record)}".rstrip()
         input_ids = self._token_ids(text, (), "inputs", counts)
         labels = self._token_ids(self._answer(task, record, query), query.markers, "targets", counts)
         return {"input_ids": torch.tensor(input_ids), "labels": torch.tensor(labels)}
@@ -106,7 +106,8 @@ class SequenceEncoder:
             if options.get(name, 1) not in (1, False):
                 raise UmieError(f"{name} is {options[name]!r}: use model.generate for other outputs")
         limit = options.setdefault("max_new_tokens", self.max_target_tokens)
-        constraint = Constraint(self.tokenizer, task, asked, limit, self.framing) if constrained else None
+        is_constrained = constrained and not task.is_free_text
+        constraint = Constraint(self.tokenizer, task, asked, limit, self.framing) if is_constrained else None
         tokens = decoder.generate(fused, constraint, **options)
         outputs = self.decode(tokens, task, asked) if constraint is None else constraint.read(tokens)
         found: Sequence[Sequence[float]] = [()] * len(outputs)
@@ -137,7 +138,7 @@ class SequenceEncoder:
         rows: Sequence[Sequence[int]] = token_ids.tolist() if isinstance(token_ids, Tensor) else token_ids
         rows = [self._without_padding([self._pad if token == IGNORED else token for token in row]) for row in rows]
         decode = partial(self._strings, style=task.style)
-        if asked is None or len(asked) != len(rows):
+        if asked is None or len(asked) != len(rows) or task.is_free_text:
             return decode(rows)
         if not self._keeps_answers(task.style):
             return read_answers(self.tokenizer, task, asked, rows, framing=self.framing)

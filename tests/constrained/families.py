@@ -22,7 +22,7 @@ def texts() -> Iterator[str]:
     for scene in scenes(SyntheticConfig(train=300), "train"):
         yield scene.record.text
         yield f"[person: {scene.record.text}] = O1 |[ |] ||"
-    for name in tasks.registry.names():
+    for name in tasks.ordered():
         yield " ".join(tasks.registry.build(name).labels)
     yield f"{PRINTABLE} O2 O3 ]2"
 

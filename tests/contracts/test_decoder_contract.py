@@ -283,7 +283,7 @@ def test_a_saved_checkpoint_is_a_source(case, decoder, aligned, texts, fused, in
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", tasks.registry.names())
+@pytest.mark.parametrize("name", tasks.ordered())
 def test_every_task_reads_back_its_targets(name, variant, embedded):
     task = tasks.registry.build(name, labels=LABELS[name], variant=variant)
     records = [scene.record for scene in embedded if scene.record.annotated_for(name)]
@@ -313,7 +313,7 @@ def test_every_task_reads_back_its_targets(name, variant, embedded):
     assert score(half)["precision"] == 1
 
 
-@pytest.mark.parametrize("name", tasks.registry.names())
+@pytest.mark.parametrize("name", tasks.ordered())
 def test_every_task_reads_another_records_answer_without_raising(name, embedded):
     """Spans are searched in the record's own text, so an answer about another text has almost none."""
     task = tasks.registry.build(name, labels=LABELS[name])

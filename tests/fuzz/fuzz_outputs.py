@@ -81,7 +81,7 @@ def seeds() -> list[tuple[str, bytes]]:
     """Return the written answers of a record, in every style."""
     return [
         (f"{name}/{style}", bytes([1, 0, 9]) + TEXT.encode() + b"\0" + query.answer.encode())
-        for name in tasks.registry.names()
+        for name in tasks.ordered()
         for style in STYLES
         for query in tasks.registry.build(name, style=style, grounded=is_calling(style)).queries(SEED)
     ]
@@ -91,7 +91,7 @@ def main() -> None:
     """Fuzz all parsers."""
     targets = {
         f"{name}/{style}": target(tasks.registry.build(name, style=style, grounded=is_calling(style)))
-        for name in tasks.registry.names()
+        for name in tasks.ordered()
         for style in STYLES
     }
     harness.run(targets, seeds())

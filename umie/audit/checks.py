@@ -33,7 +33,7 @@ class Finding(NamedTuple):
 @cache
 def all_tasks() -> Mapping[str, Task[Any]]:
     """Return every registered task with its default options."""
-    return {name: tasks.registry.build(name) for name in tasks.registry.names()}
+    return {name: tasks.registry.build(name) for name in tasks.ordered()}
 
 
 def check_record(record: Record, *, images: bool = True, known: Durations | None = None) -> Iterator[Finding]:

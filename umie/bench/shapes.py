@@ -104,7 +104,7 @@ def read_lengths(path: Path) -> list[int]:
     from umie.composition import default_tokenizer
 
     tokenizer = default_tokenizer({"source": "tiny"})
-    built = {name: tasks.registry.build(name) for name in tasks.registry.names()}
+    built = {name: tasks.registry.build(name) for name in tasks.ordered()}
     texts = [
         f"{query.instruction} {record.text}".rstrip()
         for record in islice(read_jsonl(path), MAX_RECORDS)

@@ -231,6 +231,10 @@ def synthetic_media(
     combination: Annotated[
         list[str] | None, typer.Option(help="T text, I image, A sound, V video, e.g. T+I; by default, all nine.")
     ] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="Say what each place shows, as phrases for calls.")] = False,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="Texts that say what the media show, for the tasks caption and match.")
+    ] = False,
     overwrite: Redraw = False,
 ) -> None:
     """Generate the embedded media set: records with images, sounds and clips, and places in them.
@@ -239,6 +243,7 @@ def synthetic_media(
 
     Example:
         umie data synthetic-media media --combination T+I --combination A
+        umie data synthetic-media captions --captions --combination T+I
     """
     from umie.data.synthetic_media import COMBINATIONS, SyntheticMediaConfig, ceilings, write_synthetic_media
 
@@ -250,11 +255,13 @@ def synthetic_media(
         media_share=media_share,
         first_share=first_share,
         combinations=tuple(combination or COMBINATIONS),
+        labels=labels,
+        captions=captions,
     )
     _check_new(folder, overwrite)
     for name, path in write_synthetic_media(folder, config).items():
         print_line(f"{name}: {sum(config.sizes(name).values())} records in {path}")
-    for name, tasks in ceilings(config).items():
+    for name, tasks in ({} if captions else ceilings(config)).items():
         for task, known in tasks.items():
             blind = (
                 f"{seen or 'nothing'} {best.typed:.3f} / {best.grounded:.3f}"

@@ -32,10 +32,11 @@ from umie.data.synthetic import name_pool
 from umie.errors import UmieError, check_choice, check_flag, check_kind, check_share, check_whole, shown
 from umie.files import atomic_write
 from umie.media import Clip, Sound
-from umie.records import Record, write_jsonl
+from umie.records import Record, Segment, Track, write_jsonl
 from umie.records.places import LETTERS, PLACES, Medium
 from umie.types import SPLITS
 
+CAPTIONED = ("caption", "match")
 COMBINATIONS = ("T+I", "T+A", "T+I+A", "I", "A", "I+A", "V", "T+V", "A+V")
 MEDIUM_OF: Mapping[str, Medium] = {letter: medium for medium, letter in LETTERS.items()}
 
@@ -64,6 +65,8 @@ class SyntheticMediaConfig:
             1, the text tells which one is; this takes several times as many training steps.
         labels: whether places have labels that describe them, such as "left person", as phrases for grounders; see
             ``umie.grounders.drawn``. No encoder reads them.
+        captions: whether the text of each record says what its media show, as these labels, in place of any annotation;
+            records are then for the tasks ``caption`` and ``match``.
     """
 
     seed: int = 0
@@ -75,6 +78,7 @@ class SyntheticMediaConfig:
     train_by_combination: Mapping[str, int] = field(default_factory=dict)
     first_share: float = 0.75
     labels: bool = False
+    captions: bool = False
 
     def __post_init__(self) -> None:
         for split in SPLITS:
@@ -82,6 +86,7 @@ class SyntheticMediaConfig:
         check_share("media_share", self.media_share)
         check_share("first_share", self.first_share)
         check_flag("labels", self.labels)
+        check_flag("captions", self.captions)
         given: Any = self.combinations
         if not isinstance(given, list | tuple) or not given:
             raise UmieError(f"combinations is {shown(given)}: use a list of {', '.join(COMBINATIONS)}")
@@ -152,7 +157,7 @@ def scenes(config: SyntheticMediaConfig, split: str) -> Iterator[MediaScene]:
                 make = event_content if "V" in letters else pair_content
                 content = make(*given, rng.random() < config.first_share)
             identifier = f"{split}-{''.join(letters)}-{number:04d}"
-            yield _scene(content, media, f"{split}/{identifier}", identifier, has_labels=config.labels)
+            yield _scene(content, media, f"{split}/{identifier}", identifier, config)
 
 
 def tasks_of(combination: str) -> tuple[str, ...]:
@@ -201,6 +206,21 @@ def write_synthetic_media(folder: str | Path, config: SyntheticMediaConfig) -> d
     return files
 
 
+def _caption(content: Content, media: Sequence[Medium]) -> str:
+    """Return what media show, from the left or by time: ``cloud, left person, heart, right person``."""
+    said = []
+    for medium in media:
+        shown = content.media[medium]
+        where = {
+            index: place.interval[0]
+            if isinstance(place, Segment)
+            else next(box for box in (place.boxes if isinstance(place, Track) else (place.box,)) if box is not None)[0]
+            for index, place in enumerate(shown.places)
+        }
+        said += [label_of(medium, shown.shows[index]) for index in sorted(where, key=lambda index: where[index])]
+    return ", ".join(said)
+
+
 def label_of(medium: Medium, shown: str) -> str:
     """Return the label of a place by what it shows; see ``MediaScene.shows``."""
     if medium == "video":
@@ -209,13 +229,16 @@ def label_of(medium: Medium, shown: str) -> str:
     return dict(zip(("first", "second"), people, strict=True)).get(shown, shown)
 
 
-def _scene(content: Content, media: Sequence[Medium], path: str, identifier: str, *, has_labels: bool) -> MediaScene:
+def _scene(
+    content: Content, media: Sequence[Medium], path: str, identifier: str, config: SyntheticMediaConfig
+) -> MediaScene:
     endings = {"image": "png", "audio": "wav", "video": "apng"}
-    fields: dict[str, Any] = {"text": "", "id": identifier, **content.fields}
+    fields: dict[str, Any] = {"text": "", "id": identifier}
+    fields |= {"text": _caption(content, media), "tasks": CAPTIONED} if config.captions else content.fields
     for medium in media:
         fields[medium] = f"{path}.{endings[medium]}"
         places, shows = content.media[medium].places, content.media[medium].shows
-        if has_labels:
+        if config.labels or config.captions:
             places = tuple(
                 replace(place, label=label_of(medium, what)) for place, what in zip(places, shows, strict=True)
             )

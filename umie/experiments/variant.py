@@ -433,7 +433,7 @@ def _build(config: RunConfig, corpus: Corpus, warm_start: str | None) -> tuple[U
         before = UmieProcessor.from_pretrained(config.start_from)
         options = {"max_input_tokens": before.max_input_tokens, "max_target_tokens": before.max_target_tokens} | options
         model: UmieModel = UmieModel.from_pretrained(config.start_from)
-        options["candidates"] = before.candidates
+        options |= {"candidates": before.candidates, "prompt": before.prompt}
         options |= before.encoders
         return model, UmieProcessor(before.tokenizer, task_options=task_options, **options)
     parts = dict(config.parts)

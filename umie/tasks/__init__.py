@@ -11,8 +11,13 @@ registry: Registry[Task[Any]] = registries.tasks
 
 
 def ordered(names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """Return distinct task names (all by default) in the order of queries and tables; a task comes after its source."""
-    wanted = set(registry.known() if names is None else names)
+    """Return distinct task names in the order of queries and tables; a task comes after its source.
+
+    By default, all tasks but those that are only for training (``is_auxiliary``).
+    """
+    if names is None:
+        names = [name for name in registry.known() if not task_class(name).is_auxiliary]
+    wanted = set(names)
     found: dict[str, None] = {}
 
     def add(name: str) -> None:

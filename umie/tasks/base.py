@@ -93,6 +93,11 @@ class Query:
     markers: tuple[str, ...] = ()  # strings of the output style that are single tokens if the tokenizer has them
     items: tuple[grammar.ParsedItem, ...] = ()  # the items of the annotated answer
     label_spans: tuple[Span, ...] = ()  # the characters of each label in the instruction
+    hides_text: bool = False  # whether the input has only the instruction and the media
+
+    def text_of(self, record: Record) -> str:
+        """Return the text that the input contains."""
+        return "" if self.hides_text else record.text
 
 
 class Items(list[I], Generic[I]):
@@ -144,6 +149,8 @@ class Task(ABC, Generic[I]):
     kind: ClassVar[str] = ""
     source: ClassVar[str | None] = None
     is_staged: ClassVar[bool] = False
+    is_auxiliary: ClassVar[bool] = False  # whether it is for training: used only where it is named
+    is_free_text: ClassVar[bool] = False  # whether answers have no grammar, so that decoding is not constrained
     rank: ClassVar[int] = 100  # the position in tables and in the order of queries, ascending
 
     def __post_init__(self) -> None:

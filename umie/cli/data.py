@@ -14,7 +14,7 @@ from umie.cli.console import print_line, print_note, print_notes
 from umie.cli.data_audit import audit, clean, fingerprint
 from umie.cli.data_images import features
 from umie.cli.data_mask import mask
-from umie.cli.data_media import pan, speak
+from umie.cli.data_media import muie, pan, speak
 from umie.cli.data_places import ground, regions, segments, tracks
 from umie.cli.data_show import sample, stats
 from umie.cli.data_split import split
@@ -283,7 +283,7 @@ def _check_new(folder: Path, overwrite: bool) -> None:
 app = typer.Typer(help="Work with data sets: convert, check, count, inspect, compare.", no_args_is_help=True)
 _COMMANDS = (
     convert, regions, segments, tracks, ground, validate, stats, sample, audit, clean, fingerprint, split, mask,
-    speak, pan, features, synthetic, synthetic_media,
+    speak, pan, muie, features, synthetic, synthetic_media,
 )  # fmt: skip
 for command in _COMMANDS:
     app.command()(command)

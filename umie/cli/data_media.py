@@ -126,6 +126,54 @@ def pan(
         _write(file, records, "video", f"{input_file}: has no records")
 
 
+def muie(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, such as examples/reamo/muie.yaml.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new directory, with one for each cell.")],
+    json_flag: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Build the benchmark of REAMO from public sets: 15 cells of tasks and combinations of media, with places.
+
+    The paper promised its benchmark and did not publish it; this is its recipe. Each cell draws records from a set that
+    the recipe names: texts are spoken (with espeak-ng), so that each mention has its segment, stills become clips, and
+    what a combination does not have is left out. In a share of the records with text and speech, one mention is silent.
+    Cells without a set are listed with the reason. muie.json has numbers and a checksum of each cell.
+
+    Example:
+        umie data muie muie.yaml --output muie
+        umie evaluate --model best --data muie/T+I_Twt17/records.jsonl
+    """
+    from rich.table import Table
+
+    from umie.cli.console import print_json, show
+    from umie.data.muie import MANIFEST, BuiltCell, build_muie, read_recipe
+    from umie.records.notes import collected_notes
+
+    read = read_recipe(recipe)
+    built: list[BuiltCell] = []
+    with collected_notes() as notes, counting("building cells", 15, unit="cells") as count:
+
+        def note_cell(cell: BuiltCell) -> None:
+            built.append(cell)
+            count()
+
+        build_muie(read, output, on_cell=note_cell, note=lambda line: print_note(" ".join(line.split())))
+    print_notes(notes)
+    if json_flag:
+        print_json([{**vars(one), "cell": one.cell.name, "tasks": one.cell.tasks} for one in built])
+        return
+    table = Table("cell", "tasks", "records", "places", "one silent", "checksum")
+    for one in built:
+        places = ", ".join(f"{number} {medium}" for medium, number in one.groundings.items())
+        facts = (
+            [str(one.records), places, str(one.unaligned), one.checksum[:12]]
+            if one.records
+            else ["", one.reason, "", ""]
+        )
+        table.add_row(one.cell.name, ", ".join(one.cell.tasks), *facts)
+    show(table)
+    print_line(f"{sum(bool(one.records) for one in built)} of {len(built)} cells; written: {output / MANIFEST}")
+
+
 def _file(input_file: Path, output: Path, overwrite: bool) -> Path:
     """Return the JSONL file of the new records; raise UmieError if it is the input, or must not be replaced."""
     file = output / f"{input_file.stem}.jsonl"

@@ -24,6 +24,9 @@ def view(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The page. (default: FILE with the ending .html)")
     ] = None,
+    drawings: Annotated[
+        Path | None, typer.Option(help="Also draw each record as a PNG in this directory, with the number in its name.")
+    ] = None,
     number: Annotated[int, typer.Option("--number", "-n", min=1, help="Number of records.")] = 20,
     seed: Annotated[int, typer.Option(help="Random seed of the sample.")] = 0,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Show the record with this id; repeatable.")] = None,
@@ -41,8 +44,10 @@ def view(
     Example:
         umie view extracted.jsonl --images photos -o page.html
         umie view test.txt --format mnre --images images -n 50
+        umie view extracted.jsonl --id 17 --drawings figures
     """
     from umie.data.source import draw_some
+    from umie.reports.record_figure import draw_record
     from umie.reports.record_page import write_page
 
     output = file.with_suffix(".html") if output is None else output
@@ -69,6 +74,8 @@ def view(
         with counting("drawing") as count:
             for place, record, line in drawn:
                 count()
+                if drawings is not None:
+                    draw_record(record, drawings / f"{place}.png", line)
                 yield source.place(place), record, line
 
     sample = f" of {total:,} records, a random sample" if total > len(drawn) else " records"

@@ -83,24 +83,32 @@ def write_page(records: Iterable[tuple[str, Record, Mapping[str, Any]]], path: P
 
 
 def _card(name: str, record: Record, line: Mapping[str, Any], budget: list[int]) -> dict[str, Any]:
-    items = list(_items(record, line))
-    shown: dict[str, list[Item]] = {}  # by the name of a place
-    for item in items:
-        for part in item.parts:
-            for place in part.places.names:
-                if item not in shown.setdefault(place, []):
-                    shown[place].append(item)
+    items = list(items_of(record, line))
+    shown = owners_of(items)
     return {
         "name": name,
         "id": record.id,
         "combination": record.combination,
-        "text": list(_pieces(record.text, items)),
+        "text": list(pieces_of(record.text, items)),
         "items": items,
         "media": [_medium(record, medium, number, shown, budget) for medium, number in record.numbered_media],
     }
 
 
-def _items(record: Record, line: Mapping[str, Any]) -> Iterator[Item]:
+def owners_of(items: Iterable[Item]) -> dict[str, list[Item]]:
+    """Return the items that each place shows, by its name."""
+    shown: dict[str, list[Item]] = {}
+    for item in items:
+        for part in item.parts:
+            for place in part.places.names:
+                if item not in shown.setdefault(place, []):
+                    shown[place].append(item)
+    return shown
+
+
+def items_of(record: Record, line: Mapping[str, Any]) -> Iterator[Item]:
+    """Yield the items of a record, with the probabilities in its line, if there are any."""
+
     def part(role: str, span: Span | None, places: Places, written: Mapping[str, Any] | None = None) -> Part:
         probability = (written or {}).get("probability")
         note = f"p = {probability:.2f}" if isinstance(probability, int | float) else ""
@@ -127,7 +135,7 @@ def _items(record: Record, line: Mapping[str, Any]) -> Iterator[Item]:
         number += 1
 
 
-def _pieces(text: str, items: Sequence[Item]) -> Iterator[dict[str, Any]]:
+def pieces_of(text: str, items: Sequence[Item]) -> Iterator[dict[str, Any]]:
     """Yield the text in pieces, each with the items that have a span over it, the shortest span first."""
     spans = [(part.span, item, part.role or item.title) for item in items for part in item.parts if part.span]
     spans.sort(key=lambda one: one[0])

@@ -80,6 +80,16 @@ def test_mentions_are_segments_and_the_other_words_are_groups_of_two(record):
     assert record_from_json(record_to_json(spoken)) == spoken
 
 
+def test_labels_are_what_the_segments_say(record):
+    spoken = spoken_record(record, "1.wav", WORDS, labels=True)
+    said = {segment.interval: segment.label for segment in spoken.segments}
+    assert (said[1.1, 2.9], said[3.1, 3.9], said[6.1, 6.9]) == ("Ann Lee", "met", "of")
+    for entity in spoken.entities:
+        for index in entity.segments:
+            assert spoken.segments[index].label.split() == entity.text.split()
+    assert not any(segment.label for segment in spoken_record(record, "1.wav", WORDS).segments)
+
+
 @pytest.mark.parametrize(("group", "expected"), [(1, 9), (2, 5), (3, 3), (100, 1)])
 def test_groups_of_other_words(group, expected):
     spoken = spoken_record(Record(TEXT), "1.wav", WORDS, group=group)

@@ -42,6 +42,9 @@ def speak(
     shuffle_segments: Annotated[
         bool, typer.Option("--shuffle-segments", help="Put the segments of each record into random order.")
     ] = False,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Label each segment with what it says, as a recognizer would.")
+    ] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -74,6 +77,7 @@ def speak(
             group=group,
             keep_text=not drop_text,
             shuffle=random.Random(seed) if shuffle_segments else None,
+            labels=labels,
             on_left_out=lambda message: print_note(f"left out: {' '.join(message.split())}"),
             written=written,
         )

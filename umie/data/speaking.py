@@ -29,6 +29,7 @@ def speak_records(
     group: int = GROUP,
     keep_text: bool = True,
     shuffle: random.Random | None = None,
+    labels: bool = False,
     on_left_out: Callable[[str], None] = lambda message: None,
     written: list[Path] | None = None,
 ) -> Iterator[Record]:
@@ -44,6 +45,7 @@ def speak_records(
         group: see ``spoken_record``.
         keep_text: whether the text stays; without it, places are the whole answer.
         shuffle: puts the segments of a record into random order; by default, they are in temporal order.
+        labels: whether each segment has what it says as its label, as if a recognizer had heard it.
         on_left_out: called with a message for each record that is left out.
         written: gets the path of each new file, so that a caller can remove them after an error.
 
@@ -73,17 +75,24 @@ def speak_records(
         path = f"{name}/{number}.wav"
         written.append(folder / path)
         save_sound(speech.sound, written[-1])
-        spoken = spoken_record(record, path, speech.words, group=group, shuffle=shuffle)
+        spoken = spoken_record(record, path, speech.words, group=group, shuffle=shuffle, labels=labels)
         yield replace(spoken if keep_text else without_text(spoken), image_folder=str(folder))
 
 
 def spoken_record(
-    record: Record, audio: str, words: Sequence[SpokenWord], *, group: int = GROUP, shuffle: random.Random | None = None
+    record: Record,
+    audio: str,
+    words: Sequence[SpokenWord],
+    *,
+    group: int = GROUP,
+    shuffle: random.Random | None = None,
+    labels: bool = False,
 ) -> Record:
     """Return a record with a sound, with segments of the sound, and with the segments of all annotated mentions.
 
     A mention is one segment, from its first to its last word. The words of no mention are segments of up to ``group``
-    words in a row, so that pointing at a mention requires to hear where it is.
+    words in a row, so that pointing at a mention requires to hear where it is. With ``labels``, each has what it says
+    as its label.
     """
     spans = {span for _, span in annotated_spans(record.entities, record.relations, record.events)}
     heard: dict[Span, Interval] = {}
@@ -104,8 +113,14 @@ def spoken_record(
             take_note(_UNSPOKEN)
         return places if span not in heard else places._replace(segments=(index[heard[span]],))
 
-    segments = tuple(map(Segment, order))
+    segments = tuple(Segment(interval, _said(record, words, interval) if labels else None) for interval in order)
     return replace(record, audio=audio, segments=segments, **moved_places(record, shown))
+
+
+def _said(record: Record, words: Sequence[SpokenWord], interval: Interval) -> str:
+    """Return the text from the first to the last word that is said in an interval."""
+    spans = [word.span for word in words if interval[0] <= word.interval[0] and word.interval[1] <= interval[1]]
+    return record.surface((min(start for start, _ in spans), max(end for _, end in spans)))
 
 
 def without_text(record: Record) -> Record:

@@ -24,7 +24,7 @@ class WordsGrounder(Grounder):
     medium = "audio"
 
     def find(self, source: Any, phrases: Sequence[str], known: Sequence[Segment] = ()) -> list[list[Segment]]:
-        """Return the segments that say each phrase, in the order of their times."""
+        """Return the segments that say each phrase, those that say nothing else first, in the order of their times."""
         spoken = [
             (word, segment)
             for segment in sorted(known, key=lambda one: one.interval)
@@ -35,6 +35,7 @@ class WordsGrounder(Grounder):
         for phrase in phrases:
             words = _words(phrase)
             starts = [start for start in range(len(heard)) if words and heard[start : start + len(words)] == words]
+            starts.sort(key=lambda start: _words(spoken[start][1].label or "") != words)  # a segment of its own first
             ends = [(spoken[start][1], spoken[start + len(words) - 1][1]) for start in starts[: self.config.top]]
             found.append([Segment((first.interval[0], last.interval[1]), phrase) for first, last in ends])
         return found

@@ -23,7 +23,7 @@ from umie.errors import UmieError, at, check_keys, check_whole, shown
 from umie.files import atomic_write, json_text, read_json
 from umie.framing import Framing
 from umie.grounders import Grounder
-from umie.grounders.calls import build_grounders, carry_out
+from umie.grounders.calls import OnUnreadable, build_grounders, carry_out
 from umie.hub import HUB_OPTIONS, find_file
 from umie.language_models.sources import load_tokenizer
 from umie.model import UmieConfig
@@ -75,6 +75,7 @@ class UmieProcessor(PushToHubMixin):
         unreadable: for each image that could not be read, the reason, by its name.
         features: by medium, a source of features to use in place of the medium itself; see ``CachedEncoder``.
         blind: media that are not read, as if records did not have them; their places keep their names.
+        unused: media for which the model has no encoder, so that they are not read; grounders can look into them.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class UmieProcessor(PushToHubMixin):
         self._grounders = dict(grounders or {})  # as given, to be saved
         self.features: dict[Medium, FeatureSource] = {}
         self.blind: frozenset[Medium] = frozenset()
+        self.unused: frozenset[Medium] = frozenset()
         self._checked: dict[tuple[Any, ...], str] = {}
         self._in_memory: dict[int, tuple[Any, str]] = {}  # keeps each image so that its id is not reused
         self._cached: dict[tuple[Any, ...], tuple[dict[str, Tensor], Any]] = {}
@@ -257,7 +259,7 @@ class UmieProcessor(PushToHubMixin):
             on_unreadable: called with the error of each image that cannot be read, which then has no slots; without
                 it, ``missing_images`` applies.
         """
-        if medium in self.blind:
+        if medium in self.blind or medium in self.unused:
             return self.preprocessors[medium].nothing()
         source = self.features.get(medium, self.preprocessors[medium])
         parts = []
@@ -471,18 +473,26 @@ class UmieProcessor(PushToHubMixin):
         records: Sequence[Record],
         task: Task[Any],
         grounders: Mapping[Medium, Grounder] | None = None,
-        missing_images: str | None = None,
+        on_unreadable: OnUnreadable | None = None,
     ) -> tuple[list[Record], list[Items[Any]]]:
         """Return records with what the calls of their answers found, and the items of each answer read with it.
 
         Answers in a style without calls are returned as they are; see ``umie.grounders.calls.carry_out``. By default,
-        ``grounders`` and ``missing_images`` are those of the processor.
+        ``grounders`` are those of the processor, and media that cannot be read are treated as ``missing_images`` says.
         """
         if task.style.calls is None:
             return list(records), list(answers)
         given = self.grounders if grounders is None else grounders
-        skips = (missing_images or self.missing_images) != IMAGE_POLICIES[0]
-        return carry_out(given, task, records, answers, outputs, hidden=self.blind, skips_unreadable=skips)
+        return carry_out(
+            given, task, records, answers, outputs, hidden=self.blind, on_unreadable=on_unreadable or self._not_looked
+        )
+
+    def _not_looked(self, record: Record, medium: Medium, number: int, error: UmieError) -> None:
+        """Raise the error of a medium in which something was to be looked for, or count it."""
+        if self.missing_images == IMAGE_POLICIES[0]:
+            named = record.id or record.text[:40]
+            raise UmieError(f"record {named!r}: {error}; {_ADVICE['error']}") from error
+        self._count_unreadable(record, medium, number, str(error))
 
     def save_pretrained(self, folder: str | Path, *, max_shard_size: Any = None) -> None:
         """Write the tokenizer and the options to a directory, next to the model (``max_shard_size`` is not used)."""

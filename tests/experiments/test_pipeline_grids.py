@@ -10,6 +10,7 @@ from umie.errors import UmieError
 from umie.experiments.config import RunConfig
 from umie.experiments.engines.inline import InlineEngine
 from umie.experiments.expand import read_grid
+from umie.experiments.identity import identity
 from umie.experiments.parts import check_parts
 from umie.experiments.scheduler import run_grid
 from umie.reports.grid import write_report
@@ -82,11 +83,47 @@ def test_styles_follow_grounders():
         ({"grounders": "words"}, "use a grounder for each medium"),
         ({"grounders": {"image": {"top": 2}}}, "use a name, or a mapping with name and options"),
         ({"grounders": {"audio": "words"}, "tasks": ["mner"]}, "no task is: set grounded: true for one"),
+        ({"grounders": {"image": "words"}}, "words looks into audio: set it as audio"),
+        ({"grounders": {"image": "sam2"}}, "sam2 sharpens places and finds none"),
+        ({"grounders": {"audio": "words"}, "decoder": "span"}, "span scores candidates and writes no calls"),
+        (
+            {"grounders": {"audio": "words"}, "tasks": {"mner": {"grounded": True, "style": "structured"}}},
+            "need the style reamo",
+        ),
+        (
+            {
+                "grounders": {"audio": "words"},
+                "data": {
+                    "sets": {"a": {"format": "synthetic_media"}, "b": {"format": "synthetic", "tasks": {"mner": {}}}}
+                },
+                "tasks": {"mner": {"grounded": True}},
+            },
+            "mner is grounded in some data sets, and not in b",
+        ),
     ],
 )
 def test_wrong_grounders(changes, message):
     with pytest.raises(UmieError, match=message):
         RunConfig(**{**GRID, "grounders": None, "name": "x", **changes})
+
+
+def test_the_content_of_a_checkpoint_is_part_of_the_identity(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"1")
+
+    def identity_of(**options):
+        grounders = {"image": {"name": "sam3", "checkpoint": str(tmp_path / "one"), **options}}
+        return json.dumps(identity(RunConfig(**{**GRID, "grounders": grounders, "name": "x"}), "data"), default=str)
+
+    first = identity_of()
+    assert identity_of(top=1, device="cuda", min_score=0.3) == first  # by default, and without an effect
+    assert identity_of(checkpoint=str(tmp_path / "two")) == first  # elsewhere
+    assert identity_of(top=2) != first
+    (tmp_path / "one" / "model.safetensors").write_bytes(b"22")
+    assert identity_of() != first
+    without = RunConfig(**{**GRID, "grounders": None, "name": "x"})
+    assert "grounders" not in identity(without, "data")["parts"]
 
 
 def test_a_plan_refuses_options_of_grounders():

@@ -11,8 +11,8 @@ from umie.experiments.schema import FOLDER, grid_schema, run_schema
 from umie.yaml_files import read_yaml
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-RUNS = sorted(EXAMPLES.glob("train_*.yaml"))
-GRIDS = sorted({*EXAMPLES.glob("*.yaml")} - {*RUNS})
+RUNS = sorted([*EXAMPLES.glob("train_*.yaml"), *EXAMPLES.glob("reamo/stage*.yaml")])
+GRIDS = sorted({*EXAMPLES.glob("*.yaml"), EXAMPLES / "reamo" / "pipeline.yaml"} - {*RUNS})
 
 
 @pytest.mark.parametrize(("name", "schema"), [("run", run_schema()), ("grid", grid_schema())])
@@ -26,13 +26,23 @@ def test_every_example_fits_its_schema(path):
     schema = run_schema() if path in RUNS else grid_schema()
     jsonschema.validate(read_yaml(path, "an example"), schema)
     name = "run" if path in RUNS else "grid"
-    assert f"# yaml-language-server: $schema=../umie/experiments/schemas/{name}.json" in path.read_text()
+    up = "../" * len(path.relative_to(EXAMPLES).parts)
+    assert f"# yaml-language-server: $schema={up}umie/experiments/schemas/{name}.json" in path.read_text()
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"fusoin": "gated"}, {"training": {"stps": 3}}, {"evaluation": {"split": 3}}, {"seed": "x"}, {"preset": "paper"}],
-    ids=lambda changes: next(iter(changes)),
+    [
+        {"fusoin": "gated"},
+        {"training": {"stps": 3}},
+        {"evaluation": {"split": 3}},
+        {"seed": "x"},
+        {"preset": "paper"},
+        {"grounders": {"smell": "words"}},
+        {"grounders": {"image": 5}},
+        {"grounders": {"image": {"top": 1}}},
+    ],
+    ids=lambda changes: str(changes),
 )
 def test_what_the_code_refuses_an_editor_marks(changes):
     values = {"data": {"format": "synthetic"}, "tasks": ["mner"]}

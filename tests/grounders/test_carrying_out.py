@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from umie import Extractor, UmieProcessor, compose
 from umie.data.media_contents import LABELS
@@ -12,7 +13,7 @@ from umie.errors import UmieError
 from umie.evaluation import evaluate
 from umie.grounders import Grounder, GrounderConfig, registry
 from umie.grounders.calls import build_grounders, carry_out, without_found
-from umie.records import MEDIA, Event, Record, Region, Segment, read_jsonl
+from umie.records import MEDIA, Entity, Event, Record, Region, Segment, read_jsonl
 from umie.scoring import Prediction, score_predictions
 from umie.tasks import Items
 from umie.tasks import registry as all_tasks
@@ -53,9 +54,15 @@ def answer_of(*items):
     return " ".join(written)
 
 
-def carried_out(grounders, record, output, **options):
+def refuse(record, medium, number, error):
+    raise error
+
+
+def carried_out(grounders, record, output, on_unreadable=refuse, **options):
     task = all_tasks.build("mner", labels=["person"], grounded=True, style="reamo")
-    (found,), (items,) = carry_out(grounders, task, [record], [Items()], [output], **options)
+    (found,), (items,) = carry_out(
+        grounders, task, [record], [Items()], [output], on_unreadable=on_unreadable, **options
+    )
     return found, items
 
 
@@ -64,9 +71,41 @@ def test_what_is_found_is_what_answers_refer_to():
     record = record_of()
     found, items = carried_out({"image": grounder}, record, answer_of(("Ann", "man"), ("Bob", "dog"), ("Bob", "cat")))
     assert grounder.asked == [("1.png", ("man", "dog", "cat"), record.regions)]  # once for all phrases
-    assert found.regions == (box(0), box(1), box(5, "man"), box(6, "dog"))  # no call finds the record's own dog
+    assert found.regions == (*record.regions, box(5, "man"), box(6, "dog"))
+    # no call finds the record's own dog
     assert [(item.text, item.regions) for item in items] == [("Ann", (2,)), ("Bob", (3,)), ("Bob", ())]
-    assert (grounder.counts["phrases"], grounder.num_found) == (3, 2)
+    assert (grounder.counts["phrases"], grounder.counts["phrases without a place"], grounder.num_found) == (3, 1, 2)
+
+
+def test_the_next_task_finds_the_same_places_again():
+    grounder = Finds(man=box(5), dog=box(6))
+    once, _ = carried_out({"image": grounder}, record_of(), answer_of(("Ann", "man")))
+    twice, items = carried_out({"image": grounder}, once, answer_of(("Ann", "man"), ("Bob", "dog")))
+    assert twice.regions == (*once.regions, box(6, "dog"))
+    assert [item.regions for item in items] == [(2,), (3,)]
+
+
+def test_a_medium_without_a_grounder_shows_nothing_in_a_pipeline():
+    record = record_of(audio="1.wav", segments=(Segment((0, 1), "voice"),))
+    call = "<Module>AudioSegmentation</Module><Instruction>voice</Instruction>"
+    found, (item,) = carried_out({"image": Finds()}, record, f"[person = {call}: Ann]")
+    assert (item.segments, found.segments) == ((), record.segments)
+    assert carried_out({}, record, f"[person = {call}: Ann]")[1][0].segments == (0,)
+
+
+def test_phrases_are_cut_alike_wherever_they_occur():
+    """A target has no phrase that the grammar would refuse, and a grounder gets the phrase of the answer."""
+    task = all_tasks.build("mner", labels=["person"], grounded=True, style="reamo")
+    for label in ("a" * 65, "\u00e9" * 33, "word " * 20):
+        record = Record(
+            "Ann", image="1.png", regions=(box(0, label),), entities=(Entity("person", (0, 3), regions=(0,)),)
+        )
+        (query,) = task.queries(record)
+        _, processor = compose(tasks={"mner": {"labels": ["person"], "grounded": True, "style": "reamo"}})
+        tokens = processor.encode_query(record, query, task)["labels"].tolist()
+        constraint = processor.constraint(record, task, 200)
+        assert constraint.read([[0, *tokens]]) == [query.answer]
+        assert task.parse(query.answer, record) == list(record.entities)
 
 
 def test_without_a_grounder_calls_find_the_own_places_with_that_label():
@@ -82,9 +121,25 @@ def test_nothing_is_found_in_hidden_or_unreadable_media():
     assert (grounder.asked, [item.regions for item in items]) == ([], [()])
     with pytest.raises(UmieError, match="bad.png: cannot be read"):
         carried_out({"image": grounder}, record_of("bad.png"), output)
-    found, items = carried_out({"image": grounder}, record_of("bad.png"), output, skips_unreadable=True)
-    assert [item.regions for item in items] == [()]
-    assert len(found.regions) == 2
+    errors = []
+    found, items = carried_out(
+        {"image": grounder}, record_of("bad.png", more_images=("2.png",)), output, lambda *given: errors.append(given)
+    )
+    assert [error[1:3] for error in errors] == [("image", 0)]
+    assert [found.regions[index].image for item in items for index in item.regions] == [1]  # that of the other image
+
+
+@pytest.mark.parametrize("policy", ["error", "text_only", "skip"])
+def test_the_policy_for_unreadable_media_holds_for_grounders(policy):
+    _, processor = compose(tasks=CALLING, missing_images=policy, grounders={"image": Finds()})
+    task, record = processor.task("mner"), record_of("bad.png", id="r7")
+    given = [Items()], [answer_of(("Ann", "dog"))], [record], task
+    if policy == "error":
+        with pytest.raises(UmieError, match=r"record 'r7': bad.png: cannot be read; fix the file"):
+            processor.carry_out(*given)
+    else:
+        processor.carry_out(*given)
+        assert processor.counts["missing_images"] == 1
 
 
 def test_each_image_is_looked_into():
@@ -160,7 +215,9 @@ def test_gold_calls_are_the_ceiling_of_the_pipeline(records):
         task = all_tasks.build(name, **options)
         own = [record for record in records if record.annotated_for(name)]
         queries = [query for record in own for query in task.queries(record)]
-        found, items = carry_out(grounders, task, own, [Items()] * len(queries), [one.answer for one in queries])
+        found, items = carry_out(
+            grounders, task, own, [Items()] * len(queries), [one.answer for one in queries], on_unreadable=refuse
+        )
         remaining = iter(items)
         predictions = []
         for record, grounded in zip(own, found, strict=True):
@@ -199,6 +256,50 @@ def test_a_variant_with_grounders_is_evaluated_saved_and_loaded(variant, records
     processor_of_objects = UmieProcessor(processor.tokenizer, {"name": "tiny"}, grounders={"image": Finds()})
     with pytest.raises(UmieError, match="the grounder of image is an object: pass its name and options to save it"):
         processor_of_objects.save_pretrained(tmp_path / "other")
+
+
+def test_a_saved_pipeline_loads_where_its_checkpoint_is_gone(tmp_path):
+    grounders = {"image": {"name": "grounding", "checkpoint": str(tmp_path / "gone")}}
+    model, processor = compose(tasks=CALLING, grounders=grounders)
+    model.save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    extractor = Extractor.from_pretrained(tmp_path / "saved", grounders={"image": Finds()})
+    assert extractor.extract("Ann", tasks=["mner"]).text == "Ann"
+
+
+def test_the_labels_of_a_record_survive_several_calling_tasks(variant, records):
+    """The segments of words keep their words, which the grounder needs for each task; and nothing is found twice."""
+    model, processor = variant
+    record = next(one for one in records if one.combination == "T+A")
+    extractor = Extractor(model, processor, grounders={"audio": "words"}, max_new_tokens=60)
+    found = extractor.extract(record, tasks=["mner", "mre"]).record
+    assert found.segments[: len(record.segments)] == record.segments
+    assert len(set(found.segments)) == len(found.segments)
+
+
+def test_a_text_model_with_grounders_looks_into_media(tmp_path):
+    """That the model has no encoders hides nothing from grounders."""
+    _, processor = compose(fusion="text_only", tasks=CALLING, grounders={"image": Finds(dog=box(6))})
+    processor.unused = frozenset(MEDIA)
+    task = processor.task("mner")
+    record = record_of()
+    assert not processor.encode_medium("image", record)["visual_mask"].any()
+    (found,), _ = processor.carry_out([Items()], [answer_of(("Ann", "dog"))], [record], task)
+    assert len(found.regions) == 3
+    processor.blind = frozenset({"image"})
+    (found,), _ = processor.carry_out([Items()], [answer_of(("Ann", "dog"))], [record], task)
+    assert len(found.regions) == 2
+
+
+def test_what_is_found_in_a_file_is_remembered():
+    grounder = Finds(dog=box(6))
+    grounder.look(record_of(), ["dog", "man"])
+    grounder.look(record_of(), ["man", "cat"])
+    assert [asked[1] for asked in grounder.asked] == [("dog", "man"), ("cat",)]
+    in_memory = Record("x", image=Image.new("RGB", (4, 4)))
+    for _ in range(2):
+        grounder.look(in_memory, ["dog"])
+    assert len(grounder.asked) == 4
 
 
 def test_the_extractor_grounds_what_a_model_without_places_extracts():

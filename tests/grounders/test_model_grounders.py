@@ -109,11 +109,17 @@ def test_places_that_items_refer_to_are_sharpened(medium):
         assert found.regions == record.regions
 
 
-def test_a_grounder_finds_or_refines():
-    with pytest.raises(TypeError, match="Neither implements neither find nor refine"):
-
-        class Neither(Grounder):
-            medium = "image"
+def test_long_phrases_and_short_sounds(checkpoint):
+    long = "a very long phrase of many words that a badly trained model may write " * 3
+    for name in ("sam3", "sam3_video", "pe_a_frame"):
+        grounder = registry.build(name, checkpoint=checkpoint(name), **LOW[name])
+        assert len(grounder.find(SOURCES[grounder.medium], [long, "dog"])) == 2
+    for name in ("pe_a_frame", "frames"):
+        grounder = registry.build(name, checkpoint=checkpoint(name), **LOW[name])
+        for samples in (np.zeros(1, np.float32), RNG.normal(size=16_000 * 31).astype(np.float32) / 5):
+            sound = Sound(samples, 16_000)
+            (found,) = grounder.find(sound, ["dog"])
+            assert all(0 <= one.interval[0] < one.interval[1] <= sound.seconds + 1e-6 for one in found)
 
 
 @pytest.mark.parametrize("name", [*ALL, "ctc"])

@@ -54,6 +54,15 @@ def test_matches_ask_about_each_label_and_about_another_one():
     assert [segment.label for segment in found.segments] == ["bark"]
 
 
+def test_always_yes_is_right_half_of_the_time():
+    task = registry.build("match")
+    answers = [Shown(*query.target[:3]) for query in task.queries(RECORD)]
+    found = task.with_items(RECORD, answers)
+    assert [region.label for region in found.regions] == ["left man | dog", "dog | left man", None]
+    right = set(task.items(found)) & set(task.items(RECORD))
+    assert (len(right), len(task.items(found)), len(task.items(RECORD))) == (3, 5, 3)
+
+
 @pytest.mark.parametrize("name", ["caption", "match"])
 def test_they_are_asked_for_only_where_a_record_lists_them(name):
     task = registry.build(name)

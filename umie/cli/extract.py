@@ -104,7 +104,7 @@ def extract(
     Answers refer to the places that are given: regions of images, segments of the sound, tracks through the video.
     Without any, a medium is seen or heard as a whole; `umie data regions`, `segments` and `tracks` find places. A
     --grounder looks for the words of the items instead, after they are extracted (or for the phrases of a model whose
-    answers describe places): --grounder 'image={name: grounding, checkpoint: owlvit}'; see `umie list grounders`.
+    answers describe places): --grounder 'image={name: grounding, checkpoint: owlvit}'; see `umie list`.
 
     Each line of --input is a record, at least {"text": "..."}. Its "image", "audio" and "video" are paths relative to
     --images ("images" is a list of several), and its "regions" are boxes relative to the image size, such as {"box":

@@ -110,7 +110,7 @@ def items_of(events: Iterable[Any], view: View, text: str) -> list[ParsedItem]:
         elif isinstance(event, Said):
             places = (*places[:-1], f"{places[-1]}{'' if ':' in places[-1] else ': '}{event}")
         elif event == DONE:
-            raw.append((label, tuple(map(_spelled, places)), symbols, 1))
+            raw.append((label, tuple(filter(None, map(_spelled, places))), symbols, 1))
         elif isinstance(event, int):
             number = number * 10 + event
             raw[-1] = (*raw[-1][:3], number)
@@ -121,12 +121,15 @@ def items_of(events: Iterable[Any], view: View, text: str) -> list[ParsedItem]:
 
 
 def _spelled(place: str) -> str:
-    """Return the name of a place; of a call, whose phrase is in symbols, with the characters that they are."""
+    """Return the name of a place; of a call, whose phrase is in symbols, with the characters that they are.
+
+    A call whose phrase has no visible character has no name.
+    """
     module, colon, symbols = place.partition(":")
     if not colon:
         return place
-    written = symbols.encode("latin-1").decode(errors="replace")
-    return f"{module}: {phrase_of(written) or '?'}"
+    phrase = phrase_of(symbols.encode("latin-1").decode(errors="replace"))
+    return f"{module}: {phrase}" if phrase else ""
 
 
 def _item(label: str, places: tuple[str, ...], symbols: str, number: int, view: View, text: str) -> ParsedItem | None:

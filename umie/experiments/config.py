@@ -127,6 +127,13 @@ def _read_grounders(value: Any) -> dict[str, dict[str, Any]] | None:
         if not isinstance(part, dict) or "name" not in part:
             raise UmieError(f"grounders: {medium} is {shown(part)}: use a name, or a mapping with name and options")
         check_keys("grounder", [part["name"]], registries.grounders.names())
+        grounder: Any = registries.grounders.get(part["name"])
+        if grounder.medium != medium:
+            raise UmieError(f"grounders: {part['name']} looks into {grounder.medium}: set it as {grounder.medium}")
+        if not grounder.finds():
+            raise UmieError(
+                f"grounders: {part['name']} sharpens places and finds none: use umie data ground on predictions"
+            )
         found[medium] = dict(part)
     return found
 
@@ -192,8 +199,8 @@ class RunConfig(Config):
         if self.warm_start is not None and self.warm_start.records is not None and not self.data.is_embedded:
             raise UmieError("warm_start.records: records are drawn only for the embedded data: remove `records`")
         tasks = self.data.tasks
-        if self.grounders is not None and not any(self.in_style({})):
-            raise UmieError("grounders carry out calls of grounded tasks, and no task is: set grounded: true for one")
+        if self.grounders is not None:
+            self._check_grounded()
         asked = [f"{name} {task}" for name, one in self.data.sets.items() for task in one.tasks]
         check_keys("task in mean_over:", self.mean_over, [*tasks, *([] if self.data.is_single else asked)])
         if self.training.fsdp and self.checkpoints is not None and self.checkpoints.early_stopping_patience is not None:
@@ -220,6 +227,33 @@ class RunConfig(Config):
     def wording(self) -> Wording:
         """Options that override those of the tasks, by task."""
         return self.in_style(read_instruction(self.instruction, self.data.tasks))
+
+    def _check_grounded(self) -> None:
+        """Raise UmieError unless the same tasks of all data sets can have calls, and the decoder can write them."""
+        from umie.decoders.base import ScoringDecoder
+
+        sets = self.data.sets.items()
+        for task in self.data.tasks:
+            own = {name: one.tasks[task] for name, one in sets if task in one.tasks}
+            without = [name for name, options in own.items() if not options.get("grounded")]
+            if without and len(without) < len(own):
+                raise UmieError(
+                    f"grounders: {task} is grounded in some data sets, and not in {', '.join(without)}: set grounded: "
+                    "true there, too"
+                )
+            for name, options in own.items():
+                if options.get("grounded") and options.get("style", CALLS) != CALLS:
+                    raise UmieError(
+                        f"grounders need the style {CALLS}, and that of {task} in {name} is {options['style']}: leave "
+                        "it out"
+                    )
+        if not any(self.in_style({})):
+            raise UmieError("grounders carry out calls of grounded tasks, and no task is: set grounded: true for one")
+        decoder: Any = registries.decoders.get(self.decoder["name"])
+        if isinstance(decoder, type) and issubclass(decoder, ScoringDecoder):
+            raise UmieError(
+                f"grounders: the decoder {self.decoder['name']} scores candidates and writes no calls: use another one"
+            )
 
     def in_style(self, options: Wording) -> dict[str, dict[str, Any]]:
         """Return options of tasks with the style of the answers: that of calls, if grounders carry them out."""

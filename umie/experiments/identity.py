@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 import umie
+from umie import registries
 from umie.checkpoints import known_digest
 from umie.errors import UmieError
 from umie.experiments.combine import ENCODERS, uses_image
@@ -41,7 +42,7 @@ def identity(
         checkpoints = config.checkpoints.model_dump(mode="json", exclude={"report_to", "save_total_limit"})
         checkpoints["mean_over"] = list(config.mean_over)
     described = {} if known is None else known
-    key = json_text([config.parts, config.plugins, config.start_from, read_files], default=list)
+    key = json_text([config.parts, config.grounders, config.plugins, config.start_from, read_files], default=list)
     if key not in described:
         described[key] = _described(config, config.parts, read_files)
     parts, files = described[key]
@@ -56,7 +57,6 @@ def identity(
         "train_on": list(config.trained_on),
         "instruction": dict(config.wording),
         "training": training,
-        **({} if config.grounders is None else {"grounders": config.grounders}),
         "checkpoints": checkpoints,
         "warm_start": None if config.warm_start is None else config.warm_start.model_dump(mode="json"),
         "evaluation": config.evaluation.model_dump(mode="json"),
@@ -134,6 +134,17 @@ def _described(
             files.append(_content(Path(str(source))))
             essential = _replaced(essential, source)
         found[slot] = {**essential, **({"name": options["name"]} if "name" in options else {})}
+    if config.grounders is not None and "fusion" in parts:  # the whole variant
+        found["grounders"] = {}
+        for medium, options in config.grounders.items():
+            inner = {key: value for key, value in options.items() if key not in ("name", "device")}
+            grounder: Any = registries.grounders.get(options["name"])
+            essential = _without_defaults(inner, grounder.Config)
+            source = essential.get("checkpoint")
+            if source and read_files and Path(str(source)).exists():
+                files.append(_content(Path(str(source))))
+                essential = _replaced(essential, source)
+            found["grounders"][medium] = {**essential, "name": options["name"]}
     return found, files
 
 

@@ -132,7 +132,8 @@ def _check_grounders(run: RunConfig, read_files: bool) -> None:
 
     for medium, options in (run.grounders or {}).items():
         if read_files:
-            build_grounders({medium: options})
+            for part in build_grounders({medium: options}).values():
+                part.load_weights()
         else:
             _check_config(registries.grounders, **options)
 
@@ -215,6 +216,8 @@ def missing_files(runs: Sequence[RunConfig], root: Path) -> list[str]:
         found += [f"encoder {run.encoder['name']}: {line}" for line in errors_in(_check_encoder, run, True)]
     for run in _distinct(runs, "decoder"):
         found += errors_in(_check_decoder, run, True)
+    for run in _distinct(runs, "grounders"):
+        found += [f"grounders: {line}" for line in errors_in(_check_grounders, run, True)]
     return list(dict.fromkeys(found))
 
 

@@ -362,6 +362,8 @@ def _embedded(one: SetConfig, output: Path, used: Sequence[str], on_item: OnItem
     kind = EMBEDDED[one.format]
     with at("data"):
         config = kind.config(**one.options)
+        if getattr(config, "captions", False):
+            raise UmieError("captions: use umie data synthetic-media --captions, and the format jsonl for its files")
     if min(getattr(config, split) for split in used) < kind.smallest:
         raise UmieError(f"data: each split that is used needs at least {kind.smallest} {kind.unit}, one of each kind")
     annotated = kind.ceilings(config, ())

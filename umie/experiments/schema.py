@@ -12,6 +12,7 @@ from umie.experiments.config import PARTS, RunConfig
 from umie.experiments.engines import ENGINES
 from umie.experiments.expand import PRESETS
 from umie.files import atomic_write, json_text
+from umie.records import MEDIA
 
 FOLDER = Path(__file__).with_name("schemas")
 _OBJECT: dict[str, Any] = {"type": "object"}
@@ -32,6 +33,14 @@ def run_schema() -> dict[str, Any]:
     properties["tasks"] = {"anyOf": [_TEXT, texts, _OBJECT]}
     properties["train_on"] = {"anyOf": [_TEXT, texts, _OBJECT, {"type": "null"}]}
     properties["instruction"] = {"anyOf": [_TEXT, _OBJECT, {"type": "null"}]}
+    known = {"enum": registries.grounders.names()}
+    grounder = {"anyOf": [known, {**_OBJECT, "required": ["name"], "properties": {"name": known}}]}
+    properties["grounders"] = {
+        "anyOf": [
+            {**_OBJECT, "properties": dict.fromkeys(MEDIA, grounder), "additionalProperties": False},
+            {"type": "null"},
+        ]
+    }
     properties["preset"] = {"enum": [*PRESETS, None]}
     for name in ("notes", "plugins", "mean_over"):
         properties[name] = {"anyOf": [_TEXT, texts]}
@@ -54,6 +63,8 @@ def grid_schema() -> dict[str, Any]:
     seed = properties.pop("seed")
     linked = {"type": "array", "items": {"enum": list(SLOTS)}, "minItems": 2}
     rule = {**_OBJECT, "properties": {key: {} for key in (*SLOTS, SEED)}, "additionalProperties": False}
+    labeled = properties["grounders"]["anyOf"][0]
+    labeled["properties"] = {**labeled["properties"], "label": _TEXT, "when": {}}
     for slot in SLOTS:
         one = {"anyOf": [properties[slot], _OBJECT]}
         properties[slot] = {"anyOf": [properties[slot], {"type": "array", "items": one}]}

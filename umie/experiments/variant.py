@@ -180,7 +180,7 @@ class Variant:
         processor: Any = self.processor
         encoder = self.model.media_encoders.get(medium)
         if encoder is None:
-            processor.blind = frozenset(MEDIA)  # so that nothing is read
+            processor.unused = frozenset(MEDIA)
             return report | {"features": "not used"}
         if encoder.reads_features:
             return report | {"features": "looked up"}
@@ -381,7 +381,7 @@ class Variant:
         found = {}
         for medium in self.config.evaluation.blind:
             having = [record for record in records if medium in record.media and record.annotated_for(one.task)]
-            if medium in seen or not any(tasks[one.task].queries(record) for record in having):
+            if medium in seen | self.processor.unused or not any(tasks[one.task].queries(record) for record in having):
                 continue
             self.processor.blind = seen | {medium}
             try:
@@ -435,6 +435,7 @@ def _build(config: RunConfig, corpus: Corpus, warm_start: str | None) -> tuple[U
         model: UmieModel = UmieModel.from_pretrained(config.start_from)
         options |= {"candidates": before.candidates, "prompt": before.prompt}
         options |= before.encoders
+        _check_markers(before.tokenizer, task_options)
         return model, UmieProcessor(before.tokenizer, task_options=task_options, **options)
     parts = dict(config.parts)
     if warm_start is not None:
@@ -443,6 +444,18 @@ def _build(config: RunConfig, corpus: Corpus, warm_start: str | None) -> tuple[U
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*num_slot_embeddings")  # plans and reports say it
         return compose(**parts, tasks=task_options, tokenizer=tokenizer, **options)
+
+
+def _check_markers(tokenizer: Any, task_options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise UmieError if a model to start from has no tokens for an output style."""
+    from umie.composition import with_markers
+
+    if with_markers(tokenizer, task_options) is not tokenizer:
+        styles = sorted({str(options.get("style")) for options in task_options.values() if options.get("style")})
+        raise UmieError(
+            f"start_from: its tokenizer cannot write the style {' or '.join(styles)}: train the first stage with this "
+            "style, too, so that the model has the tokens"
+        )
 
 
 def _mixture(corpus: Corpus, records: Records, wording: Wording, processor: UmieProcessor) -> Mixture:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 
 from umie import tasks as all_tasks
 from umie.decoders.options import check_generation_options
-from umie.errors import UmieError, UnknownNameError, at, check_flag, check_kind, check_local, check_whole, shown
+from umie.errors import UmieError, UnknownNameError, check_flag, check_kind, check_local, check_whole, shown
 from umie.evaluation.answers import answer_queries
 from umie.extraction.images import EncodedImage, encode_images, image_sizes, video_size
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
@@ -25,7 +25,7 @@ from umie.loading import load
 from umie.media import ClipSource, SoundSource
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
-from umie.records import MEDIA, Box, Medium, Record, Region, Segment, Track
+from umie.records import MEDIA, Box, Medium, Record, Region, Relation, Segment, Track
 from umie.records.model import place_references
 from umie.records.no_relation import doubt, doubtful_labels, is_chosen, renamed
 from umie.records.places import A_MEDIUM, PLACES, Interval
@@ -61,7 +61,7 @@ class Extractor:
             answers from the text and the other media; ``skip`` returns an empty extraction. None uses the processor's
             setting.
         probabilities: report the probability of each item, for generated answers by another pass of the decoder.
-        grounders: the grounder of each medium, as in ``extract``; by default those of the processor.
+        grounders: the grounder of each medium, as in ``extract``. Those of the processor also carry out calls.
         generation_options: options for transformers' ``generate``, e.g. ``num_beams=4``.
     """
 
@@ -85,7 +85,8 @@ class Extractor:
         check_flag("constrained", constrained)
         check_flag("probabilities", probabilities)
         check_generation_options(generation_options, _OPTIONS)
-        self.grounders = processor.grounders if grounders is None else build_grounders(grounders)
+        self._built: dict[str, dict[Medium, Grounder]] = {}  # by the options of grounders
+        self.grounders = self._grounders(grounders)
         self.missing_images = processor.missing_images if missing_images is None else missing_images
         check_image_policy(self.missing_images)
         self.model = model.eval()
@@ -194,8 +195,8 @@ class Extractor:
             segments: the same of segments of the sound: start and end in seconds, or ``umie.Segment`` objects.
             tracks: the same of tracks through the video: ``umie.Track`` objects.
             grounders: for a medium, a grounder that finds the places of items after the answers are written, such as
-                ``{"image": {"name": "grounding", "checkpoint": "owlvit"}}``: of calls by their phrases, of other
-                answers by the words of their items. A ``Grounder`` object keeps its weights between calls.
+                ``{"image": {"name": "grounding", "checkpoint": "owlvit"}}``: of calls by their phrases; if no task has
+                calls, by the words of the items. Places are then sharpened, if the grounder can.
 
         Raises:
             UmieError: invalid input, or a medium cannot be read and ``missing_images`` is ``error``.
@@ -264,8 +265,17 @@ class Extractor:
                 notices.append(Notice("labels", f"{name}: the checkpoint was not trained on the labels {new}"))
         labels_of_pairs = [label for task in built.values() if task.kind == "relations" for label in task.labels]
         notices += [Notice("no relation", doubt(label)) for label in doubtful_labels(labels_of_pairs)]
-        found = self.grounders if grounders is None else build_grounders(grounders)
+        found = self.grounders if grounders is None else self._grounders(grounders)
         return self._stream(map(_as_record, items), names, built, notices, place, found)
+
+    def _grounders(self, given: Grounders | None) -> dict[Medium, Grounder]:
+        """Return grounders; those that are given by names and options are built once."""
+        if not given or any(isinstance(part, Grounder) for part in given.values()):
+            return build_grounders(given or {})
+        key = json.dumps(dict(given), sort_keys=True, default=repr)
+        if key not in self._built:
+            self._built[key] = build_grounders(given)
+        return self._built[key]
 
     def _stream(
         self,
@@ -303,7 +313,8 @@ class Extractor:
         for start in range(0, len(records), self.batch_size):
             part = slice(start, start + self.batch_size)
             images = encode_images(self.model, self.processor, records[part], self.missing_images, places[part])
-            drafts += [_Draft(record, image, names) for record, image in zip(records[part], images, strict=True)]
+            own = zip(records[part], images, places[part], strict=True)
+            drafts += [_Draft(record, image, names, place) for record, image, place in own]
         for name, task in built.items():
             dependents = [built[other] for other in names if built[other].source == name]
             asked = [
@@ -315,10 +326,9 @@ class Extractor:
             for draft in asked:
                 draft.prepare(task, self.max_pairs)
             self._ask(task, asked, grounders)
-        if not any(task.style.calls for task in built.values()):
-            for draft, where in zip(drafts, places, strict=True):
-                with nullcontext() if where is None else at(where):
-                    draft.ground(grounders.values(), self.missing_images)
+        calls = any(task.style.calls for task in built.values())
+        for draft in drafts:
+            draft.ground([one for one in grounders.values() if not (calls and one.finds())], self.missing_images)
         return drafts
 
     def _ask(self, task: Task[Any], drafts: Sequence[_Draft], grounders: Mapping[Medium, Grounder]) -> None:
@@ -347,9 +357,14 @@ class Extractor:
         )
         found: list[Items[Any]] = [Items() for _ in drafts]
         items_of, outputs = [one.items for one in answers], [one.output for one in answers]
-        grounded, read = self.processor.carry_out(
-            items_of, outputs, [one.found for one in drafts], task, grounders, self.missing_images
-        )
+        by_record = {id(draft.found): draft for draft in drafts}
+
+        def on_unreadable(record: Record, medium: Medium, number: int, error: UmieError) -> None:
+            by_record[id(record)].not_looked(medium, error, self.missing_images)
+
+        records = [draft.found for draft in drafts]
+        all_grounders = {**self.processor.grounders, **grounders}
+        grounded, read = self.processor.carry_out(items_of, outputs, records, task, all_grounders, on_unreadable)
         for draft, record in zip(drafts, grounded, strict=True):
             draft.found = record
         for (index, query), answer, items, is_truncated in zip(asked, answers, read, truncated, strict=True):
@@ -376,6 +391,7 @@ class _Draft:
     given: Record
     image: EncodedImage
     names: tuple[str, ...]
+    place: str | None = None  # of the record, for messages
     found: Record = field(init=False)  # the record without its annotation; each task adds its items
     notices: list[Notice] = field(default_factory=list)
     answers: list[ExtractionAnswer] = field(default_factory=list)
@@ -393,9 +409,16 @@ class _Draft:
             from_source=task.needs_source(self.given, self.names),
             max_subjects=max_pairs,
         )
+        # what a grounder found is not in the input
+        self.found = replace(self.found, relations=tuple(filter(self._is_seen, self.found.relations)))
         if number > max_pairs and not self.given.relations:
             message = f"{task.name}: only the {max_pairs} nearest of {number} entity pairs were asked about"
             self.notices.append(Notice("pairs", message))
+
+    def _is_seen(self, relation: Relation) -> bool:
+        """Return whether the ends of a pair without a span are places that were given."""
+        ends = [(relation.head, relation.head_places), (relation.tail, relation.tail_places)]
+        return all(span is not None or self.given.has(places) for span, places in ends)
 
     def ground(self, grounders: Iterable[Grounder], missing_images: str) -> None:
         """Find the places of the items in the text by their words; see ``Grounder.ground``.
@@ -409,9 +432,15 @@ class _Draft:
                 continue
             self.found, errors = grounder.filled(self.found, {}, 1)
             for error in errors.values():
-                if missing_images == IMAGE_POLICIES[0]:
-                    raise error
-                self.notices.append(Notice(medium, f"nothing was looked for in the {medium}: {error}"))
+                self.not_looked(medium, error, missing_images)
+
+    def not_looked(self, medium: Medium, error: UmieError, missing_images: str) -> None:
+        """Raise the error of a medium in which a grounder was to look for something, or note it."""
+        if missing_images == IMAGE_POLICIES[0]:
+            raise UmieError(f"{self.place}: {error}" if self.place else str(error)) from error
+        notice = Notice(medium, f"nothing was looked for in the {medium}: {error}")
+        if notice not in self.notices:
+            self.notices.append(notice)
 
     def finish(self, notices: Sequence[Notice]) -> Extraction:
         """Return the extraction; ``notices`` are the warnings that hold for all records of the call."""

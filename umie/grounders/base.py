@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from umie.encoders.base import WeightsOption
@@ -18,6 +18,7 @@ from umie.records.places import PLACES
 
 Place: TypeAlias = Region | Segment | Track
 
+MAX_KNOWN = 100_000  # phrases that are remembered
 TRIGGER = "event trigger"  # names no thing, so there is no phrase to look for
 
 
@@ -63,7 +64,7 @@ class CheckpointGrounderConfig(GrounderConfig):
         check_device(self.device)
 
 
-class Grounder(ABC):
+class Grounder:
     """Finds the places in one medium that show what phrases name (``find``), or sharpens places (``refine``).
 
     Subclasses implement at least one of them. A grounder takes the extracted words only, not the states of a model, so
@@ -82,11 +83,7 @@ class Grounder(ABC):
         self.config = config
         self.counts: Counter[str] = Counter()
         self.num_found = self.num_clipped = 0
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if not cls.finds() and not cls.refines():
-            raise TypeError(f"{cls.__name__} implements neither find nor refine")
+        self._known: dict[Any, list[Any]] = {}  # by file, phrase and known places
 
     @classmethod
     def finds(cls) -> bool:
@@ -123,6 +120,14 @@ class Grounder(ABC):
         """
         return list(places)
 
+    def load_weights(self) -> None:
+        """Load the weights of a model now, not when something is looked for first; others do nothing.
+
+        Raises:
+            UmieError: they cannot be used.
+        """
+        return
+
     def check(self) -> None:
         """Do nothing: places are checked when they are found."""
         return
@@ -148,66 +153,81 @@ class Grounder(ABC):
 
         A record with an error is unchanged. Places that items refer to are refined.
         """
-        grounded, errors = self._grounded(record, place) if self.finds() else (record, {})
-        if errors or not self.refines():
-            return grounded, errors
-        try:
-            return self.refined(grounded), {}
-        except UmieError as error:
-            wrapped = UmieError(f"record {record.id or place}: {error}")
-            wrapped.__cause__ = error
-            return record, {0: wrapped}
+        grounded, errors = self._grounded(record) if self.finds() else (record, {})
+        if not errors and self.refines():
+            grounded, errors = self.refined(grounded)
+        found = {}
+        for number, error in errors.items():
+            found[number] = UmieError(f"record {record.id or place}: {error}")
+            found[number].__cause__ = error
+        return (record if errors else grounded), found
 
-    def refined(self, record: Record) -> Record:
-        """Return the record with sharper places where its annotation refers to some.
+    def look(self, record: Record, phrases: Sequence[str]) -> tuple[dict[str, list[Any]], dict[int, UmieError]]:
+        """Return the places that show each phrase in all images, or in the medium; and errors by number of the image.
 
-        Raises:
-            UmieError: the medium cannot be read.
+        What was found in a file is remembered, so that a phrase is looked for once in it.
         """
+        found: dict[str, list[Any]] = {phrase: [] for phrase in phrases}
+        errors: dict[int, UmieError] = {}
+        for number in range(len(record.of(self.medium)) if phrases else 0):
+            known = record.places_in(self.medium, number)
+            try:
+                source = record.resolved(self.medium, number)
+                own = self._recalled(source, list(found), known)
+            except UmieError as error:
+                errors[number] = error
+                continue
+            for phrase, places in own.items():
+                found[phrase] += [replace(one, image=number) if number else one for one in places]
+        self.counts["phrases"] += len(found)
+        self.counts["phrases without a place"] += sum(not places for places in found.values())
+        self.num_found += sum(map(len, found.values()))
+        return found, errors
+
+    def _recalled(self, source: Any, phrases: Sequence[str], known: Sequence[Any]) -> dict[str, list[Any]]:
+        if not isinstance(source, str | Path):
+            return dict(zip(phrases, self.find(source, phrases, known), strict=True))
+        keys = {phrase: (str(source), phrase, tuple(known)) for phrase in phrases}
+        new = [phrase for phrase, key in keys.items() if key not in self._known]
+        found = dict(zip(new, self.find(source, new, known), strict=True)) if new else {}
+        if len(self._known) > MAX_KNOWN:
+            self._known.clear()
+        return {phrase: self._known.setdefault(key, found.get(phrase, [])) for phrase, key in keys.items()}
+
+    def refined(self, record: Record) -> tuple[Record, dict[int, UmieError]]:
+        """Return the record with sharper places where its annotation refers to some, and errors as ``look`` does."""
         medium = self.medium
         references = place_references(record.entities, record.relations, record.events)
         named = sorted({index for _, places in references for index in places.of(medium)})
         places: list[Any] = list(record.places(medium))
+        errors: dict[int, UmieError] = {}
         for number in range(len(record.of(medium))):
             own = [index for index in named if getattr(places[index], "image", 0) == number]
-            if not own:
-                continue
             given = [places[index] for index in own]
-            sharper = self.refine(record.resolved(medium, number), given)
+            try:
+                sharper = self.refine(record.resolved(medium, number), given) if own else []
+            except UmieError as error:
+                errors[number] = error
+                continue
             for index, before, after in zip(own, given, sharper, strict=True):
                 kept = {"label": before.label, **({"image": number} if number else {})}
                 places[index] = replace(after, **kept)
         changes: dict[str, Any] = {PLACES[medium]: tuple(places)}
-        return replace(record, **changes)
+        return replace(record, **changes), errors
 
-    def _grounded(self, record: Record, place: int) -> tuple[Record, dict[int, UmieError]]:
+    def _grounded(self, record: Record) -> tuple[Record, dict[int, UmieError]]:
         medium, kind = self.medium, PLACES[self.medium]
         named = annotated_spans(record.entities, record.relations, record.events)
         phrase_of = {span: record.surface(span) for owner, span in named if owner != TRIGGER}
-        phrases = list(dict.fromkeys(phrase_of.values()))
+        found, errors = self.look(record, list(dict.fromkeys(phrase_of.values())))
         places: list[Any] = list(record.places(medium))
         indices = {extent(one): index for index, one in reversed(list(enumerate(places)))}
-        shown: dict[str, set[int]] = {phrase: set() for phrase in phrases}
-        errors: dict[int, UmieError] = {}
-        for number in range(len(record.of(medium)) if phrases else 0):
-            known = [one for one in record.places(medium) if getattr(one, "image", 0) == number]
-            try:
-                found = self.find(record.resolved(medium, number), phrases, known)
-            except UmieError as error:
-                errors[number] = UmieError(f"record {record.id or place}: {error}")
-                errors[number].__cause__ = error
-                continue
-            for phrase, own in zip(phrases, found, strict=True):
-                for one in own:
-                    one = replace(one, image=number) if number else one
-                    if (index := indices.setdefault(extent(one), len(places))) == len(places):
-                        places.append(one)
-                    shown[phrase].add(index)
-        if errors:
-            return record, errors
-        self.counts["phrases"] += len(phrases)
-        self.counts["phrases without a place"] += sum(not indices for indices in shown.values())
-        self.num_found += sum(map(len, shown.values()))
+        shown: dict[str, set[int]] = {phrase: set() for phrase in found}
+        for phrase, own in found.items():
+            for one in own:
+                if (index := indices.setdefault(extent(one), len(places))) == len(places):
+                    places.append(one)
+                shown[phrase].add(index)
 
         def move(span: Span | None, before: Places) -> Places:
             if span is None or span not in phrase_of or not record.of(medium):

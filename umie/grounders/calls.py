@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +11,18 @@ from umie.grounders import registry
 from umie.grounders.base import Grounder
 from umie.records import MEDIA, Medium, Record
 from umie.records.model import with_places
+from umie.records.overlap import extent
 from umie.records.places import NOWHERE, PLACES
 from umie.tasks import Items, Task
-from umie.tasks.calls import calls_in, unlabeled
+from umie.tasks.calls import calls_in
+
+OnUnreadable = Callable[[Record, Medium, int, UmieError], None]  # with the number of the image
 
 
 def build_grounders(given: Mapping[str, Any]) -> dict[Medium, Grounder]:
     """Return the grounder of each medium, from its name, from a mapping with name and options, or as it is.
+
+    Weights are loaded when something is looked for first.
 
     Raises:
         UmieError: a medium or a name is unknown, options are wrong, or a grounder is for another medium.
@@ -28,15 +33,19 @@ def build_grounders(given: Mapping[str, Any]) -> dict[Medium, Grounder]:
         with at("grounders"):
             check_choice("medium", name, MEDIA)
             medium: Medium = MEDIA[MEDIA.index(name)]
-            check_kind(f"that of the {medium}", part, str | Mapping | Grounder, "use a name, or name and options")
-            if isinstance(part, Mapping) and "name" not in part:
-                raise UmieError(f"that of the {medium} has no name: use one of {', '.join(registry.names())}")
-            options = {"name": part} if isinstance(part, str) else part
-            found = registry.build(**options) if isinstance(options, Mapping) else options
+            found = part if isinstance(part, Grounder) else _constructed(medium, part)
             if found.medium != medium:
                 raise UmieError(f"{registry.name_of(type(found))} looks into {found.medium}: set it for {found.medium}")
             built[medium] = found
     return built
+
+
+def _constructed(medium: Medium, part: Any) -> Grounder:
+    check_kind(f"that of the {medium}", part, str | Mapping, "use a name, or name and options")
+    options = {"name": part} if isinstance(part, str) else dict(part)
+    if "name" not in options:
+        raise UmieError(f"that of the {medium} has no name: use one of {', '.join(registry.names())}")
+    return registry.construct(options.pop("name"), options)
 
 
 def carry_out(
@@ -46,13 +55,14 @@ def carry_out(
     answers: Sequence[Items[Any]],
     outputs: Sequence[str],
     *,
+    on_unreadable: OnUnreadable,
     hidden: Collection[Medium] = (),
-    skips_unreadable: bool = False,
 ) -> tuple[list[Record], list[Items[Any]]]:
     """Return the records with the places that the calls of answers found, and the items of each answer.
 
     What is found follows a record's own places, with the phrase as its label. Each medium of a record is looked into
-    once, for all phrases. In a medium without a grounder, calls find the record's own places with that label.
+    once, for all phrases. In a medium without a grounder, nothing is found; without any grounder at all, calls find
+    the record's own places with that label.
 
     Args:
         grounders: the grounder of each medium.
@@ -60,11 +70,8 @@ def carry_out(
         records: the records.
         answers: the items of the answers to ``task.queries`` of each record, in order, as they were read before.
         outputs: their written form.
+        on_unreadable: called with the record and the error for each medium that cannot be read.
         hidden: media in which nothing is looked for or found.
-        skips_unreadable: find nothing in a medium that cannot be read, instead of raising.
-
-    Raises:
-        UmieError: a medium cannot be read.
     """
     found_records, found_items, start = [], [], 0
     for record in records:
@@ -74,32 +81,19 @@ def carry_out(
         start = end
         parsed = (task.style.parse(output, task.answer_schema(record, query.target))[0] for query, output, _ in own)
         calls = dict.fromkeys(call for items in parsed for item in items for call in calls_in(item.places))
-        found = record
-        finding = {medium: one for medium, one in grounders.items() if one.finds()}
+        found, seen = record, record  # with what was found; and with labels only where a call of these answers leads
         for medium in dict.fromkeys(call.medium for call in calls):
-            if medium not in hidden and medium not in finding:
+            if not grounders and medium not in hidden:
                 continue
-            found = unlabeled(found, medium)
-            if medium in hidden:
-                continue
-            phrases = [call.phrase for call in calls if call.medium == medium]
-            try:
-                found = _with_found(found, record, finding[medium], phrases)
-            except UmieError:
-                if not skips_unreadable:
-                    raise
-        items = [task.parse(output, found, query.target, before.scored) for query, output, before in own]
-        for medium in found.media:
-            if medium in grounders and grounders[medium].refines() and medium not in hidden:
-                answered = task.with_items(found, [item for one in items for item in one])
-                try:
-                    sharper: dict[str, Any] = {PLACES[medium]: grounders[medium].refined(answered).places(medium)}
-                    found = replace(found, **sharper)
-                except UmieError:
-                    if not skips_unreadable:
-                        raise
+            places: dict[str, list[Any]] = {}
+            if medium in grounders and medium not in hidden:
+                phrases = [call.phrase for call in calls if call.medium == medium]
+                places, errors = grounders[medium].look(record, phrases)
+                for number, error in errors.items():
+                    on_unreadable(record, medium, number, error)
+            found, seen = _with_found(found, seen, medium, places)
         found_records.append(found)
-        found_items += items
+        found_items += [task.parse(output, seen, query.target, before.scored) for query, output, before in own]
     return found_records, found_items
 
 
@@ -114,14 +108,23 @@ def without_found(record: Record, given: Record) -> Record:
     return replace(record, **own, events=tuple(with_places(event, NOWHERE) for event in record.events))
 
 
-def _with_found(found: Record, record: Record, grounder: Grounder, phrases: Sequence[str]) -> Record:
-    medium = grounder.medium
-    places: list[Any] = list(found.places(medium))
-    grounder.counts["phrases"] += len(phrases)
-    for number in range(len(record.of(medium))):
-        known = [one for one in record.places(medium) if getattr(one, "image", 0) == number]
-        for phrase, own in zip(phrases, grounder.find(record.resolved(medium, number), phrases, known), strict=True):
-            places += [replace(one, label=phrase, **({"image": number} if number else {})) for one in own]
-    grounder.num_found += len(places) - len(found.places(medium))
-    changes: dict[str, Any] = {PLACES[medium]: tuple(places)}
-    return replace(found, **changes)
+def _with_found(
+    found: Record, seen: Record, medium: Medium, places: Mapping[str, Sequence[Any]]
+) -> tuple[Record, Record]:
+    """Return both records with places by phrase; in the second one, no other place of the medium has a label.
+
+    A place that the same phrase found before, for another task, is not added again.
+    """
+    own: list[Any] = list(found.places(medium))
+    labels: list[str | None] = [None] * len(own)
+    known = {(place.label, extent(place)): index for index, place in reversed(list(enumerate(own)))}
+    for phrase, some in places.items():
+        for place in (replace(one, label=phrase) for one in some):
+            index = known.setdefault((phrase, extent(place)), len(own))
+            if index == len(own):
+                own.append(place)
+                labels.append(None)
+            labels[index] = phrase
+    bare = tuple(replace(place, label=label) for place, label in zip(own, labels, strict=True))
+    changes: tuple[dict[str, Any], dict[str, Any]] = {PLACES[medium]: tuple(own)}, {PLACES[medium]: bare}
+    return replace(found, **changes[0]), replace(seen, **changes[1])

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from umie.errors import UmieError
 from umie.grounders import registry
 from umie.grounders.base import CheckpointGrounderConfig, Grounder, load_model
+from umie.grounders.windows import windows
 from umie.media import SoundSource, open_sound
 from umie.records import Segment
-
-WINDOW_S = 30.0  # longer sounds are heard in windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +79,8 @@ class CtcGrounder(Grounder):
     def _log_probs(self, samples: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
         """Return the log-probabilities of the tokens, ``[frames, tokens]``."""
         model, processor = self._model
-        size = round(WINDOW_S * rate)
         parts = []
-        for start in range(0, len(samples), size):
-            window = samples[start : start + size]
-            if len(window) < rate // 10 and len(samples) > size:
-                break  # the rest is too short to be heard by itself
-            window = np.pad(window, (0, max(0, rate // 10 - len(window))))
+        for window in windows(samples, rate):
             inputs = processor.feature_extractor(window, sampling_rate=rate, return_tensors="pt").to(model.device)
             with torch.inference_mode():
                 parts.append(model(**inputs).logits[0].float().log_softmax(-1).cpu())

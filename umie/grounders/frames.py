@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from umie.errors import UmieError, check_positive
 from umie.grounders import registry
 from umie.grounders.base import CheckpointGrounderConfig, Grounder, load_model
+from umie.grounders.windows import windows
 from umie.media import SoundSource, open_sound
 from umie.records import Segment
 
@@ -69,18 +70,22 @@ class FramesGrounder(Grounder):
         """Return the segments of speech, once for each phrase; ``known`` is not used."""
         model, extractor = self._model
         sound = open_sound(source, extractor.sampling_rate)
-        inputs = extractor(sound.samples, sampling_rate=extractor.sampling_rate, return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            speech = model(**inputs).logits[0].float().sigmoid().amax(1).cpu().numpy()  # of any class
+        parts = []
+        for window in windows(sound.samples, extractor.sampling_rate):
+            inputs = extractor(window, sampling_rate=extractor.sampling_rate, return_tensors="pt").to(model.device)
+            with torch.inference_mode():
+                parts.append(model(**inputs).logits[0].float().sigmoid().amax(1).cpu())  # of any class
+        speech = torch.cat(parts).numpy()
         step = sound.seconds / len(speech)
         config = self.config
-        lengths = round(config.min_length / step), max(2, round(config.max_length / step))
-        parts = sorted(
+        shortest = max(1, round(config.min_length / step))
+        lengths = shortest, max(2 * shortest, round(config.max_length / step))
+        found = sorted(
             divide(speech, 0, len(speech), config.min_score, *lengths),
             key=lambda edges: -float(speech[edges[0] : edges[1]].mean()),
         )
         return [
-            [Segment((first * step, min(end * step, sound.seconds)), phrase) for first, end in parts[: config.top]]
+            [Segment((first * step, min(end * step, sound.seconds)), phrase) for first, end in found[: config.top]]
             for phrase in phrases
         ]
 

@@ -13,6 +13,7 @@ from umie.encoders.segments.intervals import high_intervals
 from umie.errors import check_positive
 from umie.grounders import registry
 from umie.grounders.base import CheckpointGrounderConfig, Grounder, load_model
+from umie.grounders.windows import windows
 from umie.media import SoundSource, open_sound
 from umie.records import Segment
 
@@ -64,15 +65,18 @@ class PeAudioGrounder(Grounder):
         model, processor = self._model
         rate = processor.feature_extractor.sampling_rate
         sound = open_sound(source, rate)
-        heard = processor.feature_extractor(sound.samples, sampling_rate=rate, return_tensors="pt")
-        text = processor.tokenizer(list(phrases), return_tensors="pt", padding=True, truncation=True)
-        with torch.inference_mode():
-            output = model(
-                input_ids=text.input_ids.to(model.device),
-                attention_mask=text.attention_mask.to(model.device),
-                input_values=heard["input_values"].to(model.device),
-            )
-        curves = output.logits_audio_text[0].float().sigmoid().cpu().numpy()  # [phrases, frames]
+        text = processor.tokenizer(list(phrases), return_tensors="pt", padding=True, truncation=True).to(model.device)
+        parts = []
+        for window in windows(sound.samples, rate):
+            heard = processor.feature_extractor(window, sampling_rate=rate, return_tensors="pt").to(model.device)
+            with torch.inference_mode():
+                output = model(
+                    input_ids=text.input_ids,
+                    attention_mask=text.attention_mask,
+                    input_values=heard["input_values"],
+                )
+            parts.append(output.logits_audio_text[0].float().sigmoid().cpu())
+        curves = torch.cat(parts, 1).numpy()  # [phrases, frames]
         step = sound.seconds / curves.shape[1]
         config = self.config
         found = []

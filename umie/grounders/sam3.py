@@ -17,6 +17,7 @@ from umie.media import ClipSource, open_clip
 from umie.records import Box, Region, Track
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+MAX_TOKENS = 32  # of a phrase; the rest of a longer one is not read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +61,10 @@ class Sam3Grounder(Grounder):
             pixels = processor(images=image, return_tensors="pt").to(model.device)
             seen = model.get_vision_features(pixels["pixel_values"])
             for phrase in phrases:
-                text = processor(text=phrase, original_sizes=[image.size[::-1]], return_tensors="pt").to(model.device)
-                names = ("input_ids", "attention_mask")
-                output = model(vision_embeds=seen, **{name: text[name] for name in names})
+                text = processor.tokenizer(
+                    phrase, return_tensors="pt", padding="max_length", max_length=MAX_TOKENS, truncation=True
+                ).to(model.device)
+                output = model(vision_embeds=seen, input_ids=text.input_ids, attention_mask=text.attention_mask)
                 (result,) = processor.post_process_instance_segmentation(
                     output, threshold=self.config.min_score, target_sizes=[image.size[::-1]]
                 )
@@ -98,7 +100,8 @@ class Sam3VideoGrounder(Grounder):
         clip = open_clip(source, self.num_frames)
         frames = [frame.convert("RGB") for frame in clip.frames]
         session = processor.init_video_session(video=frames, inference_device=model.device)
-        processor.add_text_prompt(session, list(phrases))
+        prompts = {phrase: _shortened(processor.tokenizer, phrase) for phrase in phrases}
+        processor.add_text_prompt(session, list(dict.fromkeys(prompts.values())))
         boxes: dict[tuple[str, int], dict[int, Box]] = {}
         with torch.inference_mode():
             for output in model.propagate_in_video_iterator(session):
@@ -112,7 +115,7 @@ class Sam3VideoGrounder(Grounder):
                             boxes.setdefault((phrase, number), {})[output.frame_idx] = box
         found = []
         for phrase in phrases:
-            own = sorted((seen for (name, _), seen in boxes.items() if name == phrase), key=len, reverse=True)
+            own = sorted((seen for (name, _), seen in boxes.items() if name == prompts[phrase]), key=len, reverse=True)
             tracks = [
                 Track(tuple(clip.times), tuple(seen.get(number) for number in range(len(frames))), phrase)
                 for seen in own
@@ -125,3 +128,16 @@ class Sam3VideoGrounder(Grounder):
         from transformers import Sam3VideoModel
 
         return load_model(Sam3VideoModel, self.config)
+
+
+def _shortened(tokenizer: Any, phrase: str) -> str:
+    """Return a phrase without the tokens that are too many for the model."""
+    tokens = tokenizer(phrase, max_length=MAX_TOKENS, truncation=True).input_ids
+    if len(tokenizer(phrase).input_ids) <= len(tokens):
+        return phrase
+    while len(tokens) > 2:  # words may be written with other tokens than they were read with
+        shorter = str(tokenizer.decode(tokens, skip_special_tokens=True))
+        if len(tokenizer(shorter).input_ids) <= MAX_TOKENS:
+            return shorter
+        tokens = tokens[:-1]
+    return ""

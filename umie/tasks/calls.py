@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from umie.records import MEDIA, Medium, Places, Record
@@ -17,7 +16,7 @@ MODULES: Mapping[Medium, str] = {
 }
 """The name of the module that looks into each medium, as in REAMO's code."""
 RESERVED = "<>[]|:="  # which no phrase contains
-MAX_PHRASE = 64  # bytes of a generated phrase
+MAX_PHRASE = 64  # bytes of UTF-8
 _RESERVED = re.compile(f"[{re.escape(RESERVED)}\\s]+")
 
 
@@ -42,8 +41,9 @@ class Call(NamedTuple):
 
 
 def phrase_of(text: str) -> str:
-    """Return a text as a phrase: without RESERVED characters, and with single spaces."""
-    return _RESERVED.sub(" ", text).strip()
+    """Return a text as a phrase: without RESERVED characters, with single spaces, and cut to MAX_PHRASE bytes."""
+    plain = _RESERVED.sub(" ", text).strip()
+    return plain.encode(errors="ignore")[:MAX_PHRASE].decode(errors="ignore").strip()
 
 
 def calls_for(record: Record, places: Places, mention: str) -> tuple[str, ...]:
@@ -73,13 +73,6 @@ def called_places(names: Iterable[str], record: Record) -> Places | None:
         indices = tuple(index for index, place in enumerate(own) if phrase_of(place.label or "") == call.phrase)
         found = found.with_those_of(NOWHERE._replace(**{PLACES[call.medium]: indices}))
     return found
-
-
-def unlabeled(record: Record, medium: Medium) -> Record:
-    """Return the record with places in a medium that have no labels, so that no call finds one that was not found."""
-    own: tuple[Any, ...] = record.places(medium)
-    changes: dict[str, Any] = {PLACES[medium]: tuple(replace(place, label=None) for place in own)}
-    return replace(record, **changes)
 
 
 def calls_in(names: Iterable[str]) -> Iterator[Call]:

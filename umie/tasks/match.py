@@ -14,6 +14,7 @@ from umie.tasks.base import Query, Task
 from umie.tasks.calls import phrase_of
 
 YES, NO = "yes", "no"
+OR = "|"  # between two labels of a place; no phrase contains it
 
 
 class Shown(NamedTuple):
@@ -29,7 +30,8 @@ class Shown(NamedTuple):
 class Match(Task[Shown]):
     """Whether places show phrases: each labeled place is asked about with its label, and with that of another one.
 
-    The items of a record are its labeled places, of an answer also what is not shown. The text is not in the input. In
+    The items of a record are its labeled places, of an answer also what is not shown; a place that two phrases are
+    said to show has both as its label, ``dog | left man``. The text is not in the input. In
     REAMO's third stage of tuning, a phrase and the features of its region, track or segment are to be matched (2024,
     Section 4).
     """
@@ -90,13 +92,18 @@ class Match(Task[Shown]):
         found = []
         for medium in record.media:
             own: tuple[Any, ...] = record.places(medium)
-            labels = (phrase_of(place.label or "") for place in own)
-            found += [Shown(medium, number, label) for number, label in enumerate(labels) if label]
+            for number, place in enumerate(own):
+                phrases = map(phrase_of, (place.label or "").split(OR))
+                found += [Shown(medium, number, phrase) for phrase in phrases if phrase]
         return found
 
     def with_items(self, record: Record, items: Iterable[Shown]) -> Record:
         """Return the record with these labels of places as the only ones, and without other annotation."""
-        labels = {(medium, number): phrase for medium, number, phrase, is_shown in items if is_shown}
+        labels: dict[tuple[Medium, int], str] = {}
+        for medium, number, phrase, is_shown in items:
+            if is_shown:
+                before = labels.get((medium, number))
+                labels[medium, number] = f"{before} {OR} {phrase}" if before else phrase
         places: dict[str, Any] = {}
         for medium in MEDIA:
             own: tuple[Any, ...] = record.places(medium)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -238,16 +239,28 @@ class Grounder:
         return replace(record, **changes), errors
 
 
-def load_model(kind: Any, config: CheckpointGrounderConfig, processor_kind: Any = None) -> tuple[Any, Any]:
-    """Return the model of a checkpoint and its processor; see ``language_models.sources.load_with_processor``.
+class ModelGrounder(Grounder):
+    """A grounder that is a model of transformers; subclasses name its class, and use ``_model``."""
 
-    Raises:
-        UmieError: they cannot be used.
-    """
-    from umie.language_models.sources import check_loaded, load_with_processor
+    Config = CheckpointGrounderConfig
+    config: CheckpointGrounderConfig
+    model_class: ClassVar[str]  # of transformers
+    processor_class: ClassVar[str] = "AutoProcessor"
 
-    name = str(config.checkpoint)
-    advice = f"a directory with {config.kind} and its processor, written by save_pretrained"
-    model, processor, missing = load_with_processor(kind, name, advice, processor_kind, use_safetensors=True)
-    check_loaded(model, name, missing)
-    return model.float().to(config.device).eval(), processor
+    def load_weights(self) -> None:
+        """Load the checkpoint now; raise UmieError if it is not one of this model with all its weights."""
+        _ = self._model
+
+    @cached_property
+    def _model(self) -> tuple[Any, Any]:
+        """The model in evaluation mode on its device, and its processor."""
+        import transformers
+
+        from umie.language_models.sources import check_loaded, load_with_processor
+
+        name = str(self.config.checkpoint)
+        advice = f"a directory with {self.config.kind} and its processor, written by save_pretrained"
+        kinds = getattr(transformers, self.model_class), getattr(transformers, self.processor_class)
+        model, processor, missing = load_with_processor(kinds[0], name, advice, kinds[1], use_safetensors=True)
+        check_loaded(model, name, missing)
+        return model.float().to(self.config.device).eval(), processor

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from umie.errors import UmieError
 from umie.grounders import registry
-from umie.grounders.base import CheckpointGrounderConfig, Grounder, load_model
+from umie.grounders.base import CheckpointGrounderConfig, ModelGrounder
 from umie.grounders.windows import windows
 from umie.media import SoundSource, open_sound
 from umie.records import Segment
@@ -46,7 +45,7 @@ class Aligned(NamedTuple):
 
 
 @registry.register("ctc")
-class CtcGrounder(Grounder):
+class CtcGrounder(ModelGrounder):
     """The interval whose letters fit a phrase best; it finds names that no recognizer has in its vocabulary.
 
     The best path through the output of the model begins and ends anywhere, as in keyword spotting. Source: Kürzinger et
@@ -57,13 +56,19 @@ class CtcGrounder(Grounder):
     Config = CtcGrounderConfig
     config: CtcGrounderConfig
     medium = "audio"
+    model_class = "AutoModelForCTC"
 
     def load_weights(self) -> None:
-        """Load the checkpoint; raise UmieError if it is not one of a CTC model with all its weights."""
-        _ = self._model
+        """Load the checkpoint; raise UmieError if it is not one of a CTC model with a processor and all its weights."""
+        _, processor = self._model
+        if not hasattr(processor, "feature_extractor") or not hasattr(processor, "tokenizer"):
+            raise UmieError(
+                f"checkpoint {self.config.checkpoint}: has no processor with a tokenizer, which a CTC model needs"
+            )
 
     def find(self, source: SoundSource, phrases: Sequence[str], known: Sequence[Segment] = ()) -> list[list[Segment]]:
         """Return the segment that says each phrase, if one does."""
+        self.load_weights()
         model, processor = self._model
         rate = processor.feature_extractor.sampling_rate
         sound = open_sound(source, rate)
@@ -94,17 +99,6 @@ class CtcGrounder(Grounder):
         ]
         left_out = {tokenizer.unk_token_id, tokenizer.pad_token_id}
         return max(([token for token in form if token not in left_out] for form in forms), key=len)
-
-    @cached_property
-    def _model(self) -> tuple[Any, Any]:
-        from transformers import AutoModelForCTC
-
-        model, processor = load_model(AutoModelForCTC, self.config)
-        if not hasattr(processor, "feature_extractor") or not hasattr(processor, "tokenizer"):
-            raise UmieError(
-                f"checkpoint {self.config.checkpoint}: has no processor with a tokenizer, which a CTC model needs"
-            )
-        return model, processor
 
 
 def align(log_probs: NDArray[np.float64], tokens: Sequence[int], blank: int) -> Aligned | None:

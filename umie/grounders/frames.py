@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from umie.errors import UmieError, check_positive
 from umie.grounders import registry
-from umie.grounders.base import CheckpointGrounderConfig, Grounder, load_model
+from umie.grounders.base import CheckpointGrounderConfig, ModelGrounder
 from umie.grounders.windows import windows
 from umie.media import SoundSource, open_sound
 from umie.records import Segment
@@ -51,7 +50,7 @@ class FramesConfig(CheckpointGrounderConfig):
 
 
 @registry.register("frames")
-class FramesGrounder(Grounder):
+class FramesGrounder(ModelGrounder):
     """The segments of speech that are most probable, the same for each phrase: it does not read the phrase.
 
     It is here for comparison: REAMO locates mentions in speech in this way. Source: Tsiamas et al. 2022, SHAS:
@@ -61,10 +60,8 @@ class FramesGrounder(Grounder):
     Config = FramesConfig
     config: FramesConfig
     medium = "audio"
-
-    def load_weights(self) -> None:
-        """Load the checkpoint; raise UmieError if it cannot be used."""
-        _ = self._model
+    model_class = "AutoModelForAudioFrameClassification"
+    processor_class = "AutoFeatureExtractor"
 
     def find(self, source: SoundSource, phrases: Sequence[str], known: Sequence[Segment] = ()) -> list[list[Segment]]:
         """Return the segments of speech, once for each phrase; ``known`` is not used."""
@@ -88,12 +85,6 @@ class FramesGrounder(Grounder):
             [Segment((first * step, min(end * step, sound.seconds)), phrase) for first, end in found[: config.top]]
             for phrase in phrases
         ]
-
-    @cached_property
-    def _model(self) -> tuple[Any, Any]:
-        from transformers import AutoFeatureExtractor, AutoModelForAudioFrameClassification
-
-        return load_model(AutoModelForAudioFrameClassification, self.config, AutoFeatureExtractor)
 
 
 def divide(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import torch
 
 from umie.encoders.segments.intervals import high_intervals
 from umie.errors import check_positive
 from umie.grounders import registry
-from umie.grounders.base import CheckpointGrounderConfig, Grounder, load_model
+from umie.grounders.base import CheckpointGrounderConfig, ModelGrounder
 from umie.grounders.windows import windows
 from umie.media import SoundSource, open_sound
 from umie.records import Segment
@@ -46,7 +44,7 @@ class PeAudioConfig(CheckpointGrounderConfig):
 
 
 @registry.register("pe_a_frame")
-class PeAudioGrounder(Grounder):
+class PeAudioGrounder(ModelGrounder):
     """The segments of a sound, such as "a dog barks", that are most probable first; in the place of SHAS in REAMO.
 
     Source: Vyas et al. 2025, Perception Encoder Audiovisual, as implemented in transformers: one embedding every 40 ms.
@@ -55,10 +53,7 @@ class PeAudioGrounder(Grounder):
     Config = PeAudioConfig
     config: PeAudioConfig
     medium = "audio"
-
-    def load_weights(self) -> None:
-        """Load the checkpoint; raise UmieError if it cannot be used."""
-        _ = self._model
+    model_class = "PeAudioFrameLevelModel"
 
     def find(self, source: SoundSource, phrases: Sequence[str], known: Sequence[Segment] = ()) -> list[list[Segment]]:
         """Return the segments in which each phrase is heard; ``known`` is not used."""
@@ -97,9 +92,3 @@ class PeAudioGrounder(Grounder):
                 ]
             )
         return found
-
-    @cached_property
-    def _model(self) -> tuple[Any, Any]:
-        from transformers import PeAudioFrameLevelModel
-
-        return load_model(PeAudioFrameLevelModel, self.config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from umie.grounders import registry
-from umie.grounders.base import CheckpointGrounderConfig, Grounder, load_model
+from umie.grounders.base import CheckpointGrounderConfig, ModelGrounder
 from umie.images import ImageSource, open_image
 from umie.media import ClipSource, open_clip
 from umie.records import Box, Mask, Region, Track
@@ -34,7 +33,7 @@ class Sam2Config(CheckpointGrounderConfig):
 
 
 @registry.register("sam2")
-class Sam2Grounder(Grounder):
+class Sam2Grounder(ModelGrounder):
     """The mask of each region; the box is then that of the mask. A region in which nothing is seen stays as it is.
 
     Source: Ravi et al. 2024, SAM 2: Segment Anything in Images and Videos, as implemented in transformers.
@@ -43,10 +42,7 @@ class Sam2Grounder(Grounder):
     Config = Sam2Config
     config: Sam2Config
     medium = "image"
-
-    def load_weights(self) -> None:
-        """Load the checkpoint; raise UmieError if it cannot be used."""
-        _ = self._model
+    model_class = "Sam2Model"
 
     def refine(self, source: ImageSource, places: Sequence[Region]) -> list[Region]:
         """Return the regions with their masks."""
@@ -61,15 +57,9 @@ class Sam2Grounder(Grounder):
         (masks,) = processor.post_process_masks(output.pred_masks.float().cpu(), inputs["original_sizes"].cpu())
         return [with_mask(place, mask[0].numpy().astype(bool)) for place, mask in zip(places, masks, strict=True)]
 
-    @cached_property
-    def _model(self) -> tuple[Any, Any]:
-        from transformers import Sam2Model
-
-        return load_model(Sam2Model, self.config)
-
 
 @registry.register("sam2_video")
-class Sam2VideoGrounder(Grounder):
+class Sam2VideoGrounder(ModelGrounder):
     """The track of what is in the first box of each track, through all later frames.
 
     Source: as for ``sam2``. A track whose object is seen nowhere stays as it is.
@@ -78,11 +68,8 @@ class Sam2VideoGrounder(Grounder):
     Config = Sam2Config
     config: Sam2Config
     medium = "video"
+    model_class = "Sam2VideoModel"
     num_frames = 32
-
-    def load_weights(self) -> None:
-        """Load the checkpoint; raise UmieError if it cannot be used."""
-        _ = self._model
 
     def refine(self, source: ClipSource, places: Sequence[Track]) -> list[Track]:
         """Return the tracks, each with a box in every frame in which the object is seen."""
@@ -108,12 +95,6 @@ class Sam2VideoGrounder(Grounder):
                 boxes[output.frame_idx] = box_of(masks[0, 0].numpy().astype(bool))
         found = tuple(boxes.get(number) for number in range(len(frames)))
         return place if not any(found) else Track(tuple(times), found)
-
-    @cached_property
-    def _model(self) -> tuple[Any, Any]:
-        from transformers import Sam2VideoModel
-
-        return load_model(Sam2VideoModel, self.config)
 
 
 def box_of(pixels: Pixels) -> Box | None:

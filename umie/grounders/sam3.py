@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 
 from umie.grounders import registry
-from umie.grounders.base import CheckpointGrounderConfig, Grounder, load_model
+from umie.grounders.base import CheckpointGrounderConfig, ModelGrounder
 from umie.grounders.sam2 import box_of, with_mask
 from umie.images import ImageSource, open_image
 from umie.media import ClipSource, open_clip
@@ -37,7 +36,7 @@ class Sam3Config(CheckpointGrounderConfig):
 
 
 @registry.register("sam3")
-class Sam3Grounder(Grounder):
+class Sam3Grounder(ModelGrounder):
     """The regions of what a phrase names, with their masks, the most probable first; in the place of SEEM in REAMO.
 
     A phrase that nothing in the image shows has none. Source: Carion et al. 2025, SAM 3: Segment Anything with
@@ -47,10 +46,7 @@ class Sam3Grounder(Grounder):
     Config = Sam3Config
     config: Sam3Config
     medium = "image"
-
-    def load_weights(self) -> None:
-        """Load the checkpoint; raise UmieError if it cannot be used."""
-        _ = self._model
+    model_class = "Sam3Model"
 
     def find(self, source: ImageSource, phrases: Sequence[str], known: Sequence[Region] = ()) -> list[list[Region]]:
         """Return the regions that show each phrase; ``known`` is not used."""
@@ -74,25 +70,16 @@ class Sam3Grounder(Grounder):
                 found.append(regions[: self.config.top])
         return found
 
-    @cached_property
-    def _model(self) -> tuple[Any, Any]:
-        from transformers import Sam3Model
-
-        return load_model(Sam3Model, self.config)
-
 
 @registry.register("sam3_video")
-class Sam3VideoGrounder(Grounder):
+class Sam3VideoGrounder(ModelGrounder):
     """The tracks of what a phrase names, those that are seen longest first. Source: as for ``sam3``."""
 
     Config = Sam3Config
     config: Sam3Config
     medium = "video"
+    model_class = "Sam3VideoModel"
     num_frames = 32
-
-    def load_weights(self) -> None:
-        """Load the checkpoint; raise UmieError if it cannot be used."""
-        _ = self._model
 
     def find(self, source: ClipSource, phrases: Sequence[str], known: Sequence[Track] = ()) -> list[list[Track]]:
         """Return the tracks that show each phrase; ``known`` is not used."""
@@ -122,12 +109,6 @@ class Sam3VideoGrounder(Grounder):
             ]
             found.append(tracks[: self.config.top])
         return found
-
-    @cached_property
-    def _model(self) -> tuple[Any, Any]:
-        from transformers import Sam3VideoModel
-
-        return load_model(Sam3VideoModel, self.config)
 
 
 def _shortened(tokenizer: Any, phrase: str) -> str:

@@ -114,6 +114,7 @@ def compose(
     if model.decoder.prompt is not None:
         processor_options["prompt"] = model.decoder.prompt
     processor = UmieProcessor(tokenizer, task_options=task_options or None, **encoder_options, **processor_options)
+    _check_calls(processor)
     if candidates is None:
         _warn_of_labels(processor)
         slots = getattr(getattr(model.visual_embedding, "config", None), "num_slot_embeddings", None)
@@ -122,6 +123,20 @@ def compose(
         if slots == 0 and (warning := unnamed_places(grounded, list(model.media_encoders))):
             warnings.warn(warning, stacklevel=2)
     return model, processor
+
+
+def _check_calls(processor: UmieProcessor) -> None:
+    """Raise UmieError for grounders without calls, or calls of a decoder that does not write."""
+    calling = [name for name in processor.task_options if processor.task(name).style.calls is not None]
+    if processor.grounders and not calling:
+        raise UmieError(
+            "grounders carry out calls, and no task has any: set grounded to True and style to 'reamo' for one of tasks"
+        )
+    if calling and processor.candidates is not None:
+        raise UmieError(
+            f"{calling[0]} has a style with calls, and a decoder that scores candidates writes none: use another "
+            "style, or a decoder that generates answers"
+        )
 
 
 def _warn_of_labels(processor: UmieProcessor) -> None:

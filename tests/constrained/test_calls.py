@@ -141,9 +141,18 @@ def test_calls_need_grounded_tasks_and_decoders_that_write():
         tasks.registry.build("mner", style="reamo")
     from umie import compose
 
-    _, processor = compose(decoder="span", tasks={"mner": {"grounded": True, "style": "reamo"}})
+    task = calling()
     with pytest.raises(UmieError, match="a decoder that scores candidates writes none: use another style"):
-        processor.encode_query(RECORD, processor.task("mner").queries(RECORD)[0], processor.task("mner"))
+        compose(decoder="span", tasks={"mner": {"grounded": True, "style": "reamo"}})
+    _, processor = compose(decoder="span", tasks=["mner"])
+    with pytest.raises(UmieError, match="a decoder that scores candidates writes none: use another style"):
+        processor.encode_query(RECORD, task.queries(RECORD)[0], task)
+    with pytest.raises(UmieError, match="no task has any: set grounded to True and style to 'reamo'"):
+        compose(
+            tasks={"mner": {"grounded": True}},
+            grounders={"image": "drawn_image"},
+            visual_embedding={"num_slot_embeddings": 5},
+        )
 
 
 @given(st.text())

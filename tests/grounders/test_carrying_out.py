@@ -199,7 +199,7 @@ def test_the_rules_find_what_is_drawn(medium):
             asked += 1
             right += bool(places) and overlap(places[0], known[label]) >= 0.5
     assert asked > 100
-    assert right / asked >= 0.95, right / asked
+    assert right / asked >= (0.98 if medium == "image" else 1), right / asked  # some clouds are too pale
 
 
 def overlap(one, other):

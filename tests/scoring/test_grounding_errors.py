@@ -12,7 +12,7 @@ from umie.records import Argument, Entity, Event, Places, Record, Region, Relati
 from umie.records.overlap import extent, place_iou
 from umie.records.places import MEDIA
 from umie.scoring import score_predictions, to_json
-from umie.scoring.grounding_errors import ANNOTATED, PREDICTED, Groundings, diagnose
+from umie.scoring.grounding_errors import ANNOTATED, PREDICTED, Diagnosis, Groundings, diagnose
 from umie.scoring.groundings import KINDS, items_of
 from umie.scoring.predictions import Prediction
 
@@ -175,9 +175,16 @@ def plain_miou(places, others):
     return max((sum(map(place_iou, few, order)) for order in orders), default=0)
 
 
+def counted(record, kind):
+    """Yield the items with the places that are answers: those of a pair without spans are named by the query."""
+    for key, parts in items_of(kind)(record):
+        is_named = kind == "relations" and key[1] is None
+        yield key, tuple(Places() if is_named else part for part in parts)
+
+
 def shown(record, kind, medium):
     places = record.places(medium)
-    groups = [[part.of(medium) for part in parts] for _, parts in items_of(kind)(record)]
+    groups = [[part.of(medium) for part in parts] for _, parts in counted(record, kind)]
     return [[places[index] for own in parts for index in own] for parts in groups]
 
 
@@ -195,7 +202,7 @@ def test_random_answers(kind):
         found = changed(gold, rng)
         result = diagnose(kind, found, gold)
         for side, record in ((result.predicted, found), (result.annotated, gold)):
-            items = items_of(kind)(record) if side is result.predicted else set(items_of(kind)(record))
+            items = counted(record, kind) if side is result.predicted else set(counted(record, kind))
             names = [name for _, parts in items for part in parts for name in part.names]
             if side is result.predicted or len({extent(region) for region in gold.regions}) == len(gold.regions):
                 assert len(side) == len(names)
@@ -215,6 +222,17 @@ def test_random_answers(kind):
         assert set(itself.counts) <= {"right", "found", "repetition"}
     assert num_checked["right"] > 50
     assert num_checked["miss-grounding"] + num_checked["incomplete"] > 20
+
+
+def test_places_that_a_query_names_are_no_groundings():
+    """They are right whatever a model does."""
+    record = Record(
+        "", audio="1.wav", segments=(Segment((0, 1)), Segment((1, 2))),
+        relations=(Relation("peer", None, None, Places(segments=(0,)), Places(segments=(1,))),),
+    )  # fmt: skip
+    assert diagnose("relations", record, record) == Diagnosis()
+    spoken = replace(record, text="Ann Bob", relations=(replace(record.relations[0], head=(0, 3), tail=(4, 7)),))
+    assert diagnose("relations", spoken, spoken).counts == {"right": 2, "found": 2}
 
 
 def test_a_report_has_them_unless_no_place_was_asked_for():

@@ -144,7 +144,7 @@ def muie(
 
     Example:
         umie data muie muie.yaml --output muie
-        umie evaluate --model best --data muie/T+I_Twt17/records.jsonl
+        umie evaluate --model best --data muie/T+I_Twt17/records.jsonl --output report
     """
     from rich.table import Table
 
@@ -176,6 +176,7 @@ def muie(
         table.add_row(one.cell.name, ", ".join(one.cell.tasks), *facts)
     show(table)
     print_line(f"{sum(bool(one.records) for one in built)} of {len(built)} cells; written: {output / MANIFEST}")
+    print_line("places: those that the annotation names; one silent: records whose speech leaves a mention out")
 
 
 def _file(input_file: Path, output: Path, overwrite: bool) -> Path:

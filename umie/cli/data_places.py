@@ -211,6 +211,9 @@ def ground(
     files = _files(input_file, output)
     sources = [source_of(path, format_name, media, None, format_option) for path in files]
     part, stats = _propose(registry, grounder, option, sources, files, missing_media, replace=False)
+    if part.counts["phrases"] and part.counts["phrases"] == part.counts["phrases without a place"]:
+        hint = "; words needs segments with labels: umie data speak --labels, or umie data segments --proposer words"
+        print_note(f"warning: nothing was found for any phrase{hint if grounder == 'words' else ''}", "yellow")
     _print_written(part.medium, stats, output)
 
 
@@ -266,7 +269,9 @@ def _propose(
                 )
                 message = f"{source.path}: no record has {A_MEDIUM[medium]} that can be read: nothing is written"
                 write_jsonl(files[source.path], not_none(drawn(records, stats), message))
-    counts = {"records": stats.records, plural: stats.media, "proposals": stats.proposals}
+    counts = {"records": stats.records, plural: stats.media}
+    if stats.proposals or not part.counts["phrases"]:  # grounders make none
+        counts["proposals"] = stats.proposals
     if stats.cut:
         counts[f"{kind} cut"] = stats.cut
     found = [f"{name}: {number:,}" for name, number in counts.items()]

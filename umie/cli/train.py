@@ -104,8 +104,16 @@ def _print_data(config: RunConfig, root: Path) -> None:
 
 def _print_plan(run: RunConfig, output: Path) -> None:
     table = Table("key", "value")
-    for slot, options in run.parts.items():
+    parts = dict(run.parts)
+    if run.start_from is not None:  # the decoder is that of the variant to continue from
+        from umie.files import read_json
+
+        decoder = read_json(Path(run.start_from) / "config.json", "the configuration of a variant")["decoder"]
+        parts["decoder"] = {key: value for key, value in decoder.items() if not isinstance(value, dict)}
+    for slot, options in parts.items():
         table.add_row(slot, str(options))
+    for medium, options in (run.grounders or {}).items():
+        table.add_row(f"grounders.{medium}", str(options))
     for section in ("training", "checkpoints"):
         for name, value in dict(getattr(run, section) or {}).items():
             table.add_row(f"{section}.{name}", str(value))

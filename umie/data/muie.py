@@ -199,7 +199,8 @@ def _build(cell: Cell, recipe: Recipe, folder: Path, speaker: Speaker | None, no
     has_media = [record for record in eligible if _has_files(record, cell)]
     if len(has_media) < len(eligible):
         note(
-            f"{cell.name}: {len(eligible) - len(has_media):,} of {len(eligible):,} records have no file of their media"
+            f"{cell.name}: {len(eligible) - len(has_media):,} of {len(eligible):,} records with items have no file of "
+            "their media"
         )
     if not has_media:
         return BuiltCell(cell, reason="no media of its records were found")

@@ -380,6 +380,8 @@ def _started_from(values: dict[str, Any], path: Path) -> dict[str, Any]:
         if key in values:
             raise UmieError(f"start_from uses the parts of {start}: remove {key!r}")
     folder = path.parent / str(start)
+    if not folder.exists() and Path(str(start)).exists():  # as the outputs of runs are
+        folder = Path(str(start))
     try:
         config = read_json(folder / "config.json", "the configuration of a variant")
         parts = {slot: config[slot] for slot in ("encoder", "visual_embedding", "fusion")}

@@ -206,6 +206,8 @@ def _numbers(value: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, fl
         full = f"{name}.{key}" if name else key
         if isinstance(item, Mapping):
             yield from _numbers(item, full)
+        elif isinstance(item, list) and name.endswith("groundings") and len(item) == 2:
+            yield from zip((full, f"{full}.out_of"), (item[0] / item[1], item[1]), strict=True)
         elif isinstance(item, list) and key == "interval" and len(item) == 2:
             yield from zip((f"{full}_low", f"{full}_high"), item, strict=True)
         elif isinstance(item, int | float) and not isinstance(item, bool):

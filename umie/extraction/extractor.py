@@ -275,6 +275,8 @@ class Extractor:
         key = json.dumps(dict(given), sort_keys=True, default=repr)
         if key not in self._built:
             self._built[key] = build_grounders(given)
+            for grounder in self._built[key].values():  # a checkpoint that is missing is an error now
+                grounder.load_weights()
         return self._built[key]
 
     def _stream(

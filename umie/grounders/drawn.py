@@ -30,10 +30,12 @@ from umie.records import Box, Region, Segment, Track
 
 _SIDE = 12  # pixels of an icon that is compared
 _GROUND = (215, 215, 215)
-_BANDS = 32
-_WINDOW = 256  # samples of a spectrum
+_BANDS = 128
+_WINDOW = 512  # samples of a spectrum
+_DRAWS = 24  # sounds of four for each timbre
 
 Features = NDArray[np.float64]
+Prototypes = tuple[list[str], Features]  # names, and the features of each
 
 
 @registry.register("drawn_image")
@@ -105,13 +107,13 @@ def _icon_in(image: Image.Image, box: Box) -> str:
 
 
 @functools.cache
-def _icons() -> Mapping[str, Features]:
-    found = {}
+def _icons() -> Prototypes:
+    found: dict[str, list[Features]] = {}
     for name, paint in ICONS.items():
         image = Image.new("RGB", (48, 36), _GROUND)
         paint(ImageDraw.Draw(image), (0, 0, 47, 35))
-        found[name] = _pixels(image.crop(visible_box(image, _GROUND)))
-    return found
+        found[name] = [_pixels(image.crop(visible_box(image, _GROUND)))]
+    return _stacked(found)
 
 
 def _pixels(image: Image.Image) -> Features:
@@ -119,17 +121,20 @@ def _pixels(image: Image.Image) -> Features:
 
 
 @functools.cache
-def _timbres() -> Mapping[str, Features]:
-    found = {}
+def _timbres() -> Prototypes:
+    found: dict[str, list[Features]] = {}
     for name in TIMBRES:
-        drawn = [draw_sound(random.Random(seed), [name] * 4) for seed in range(4)]
-        parts = [
+        drawn = [draw_sound(random.Random(seed), [name] * 4) for seed in range(_DRAWS)]
+        found[name] = [
             _spectrum(sound.samples[round(first * RATE) : round(end * RATE)])
             for sound, intervals in drawn
             for first, end in intervals
         ]
-        found[name] = np.mean(parts, axis=0)
-    return found
+    return _stacked(found)
+
+
+def _stacked(found: Mapping[str, Sequence[Features]]) -> Prototypes:
+    return [name for name, own in found.items() for _ in own], np.stack([one for own in found.values() for one in own])
 
 
 def _spectrum(samples: Any) -> Features:
@@ -143,8 +148,9 @@ def _spectrum(samples: Any) -> Features:
     return np.concatenate([np.sqrt(shares), [loudness.std() / max(loudness.mean(), 1e-12)]])
 
 
-def _nearest(features: Features, prototypes: Mapping[str, Features]) -> str:
-    return min(prototypes, key=lambda name: float(np.square(features - prototypes[name]).sum()))
+def _nearest(features: Features, prototypes: Prototypes) -> str:
+    names, known = prototypes
+    return names[int(np.square(known - features).sum(axis=1).argmin())]
 
 
 def _extent(track: Track) -> float:

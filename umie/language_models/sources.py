@@ -227,6 +227,8 @@ def load_with_processor(
     """
     from transformers import AutoProcessor
 
+    if not Path(name).exists() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
+        raise UmieError(f"checkpoint {name}: no such directory; use {advice}")
     try:
         if Path(name).is_dir():
             check_checkpoint(Path(name))

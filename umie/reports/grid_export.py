@@ -14,6 +14,7 @@ from umie.reports import style
 from umie.reports.grid_figure import draw_grid
 from umie.reports.grid_html import html_page
 from umie.reports.grid_table import comparisons, page_head, summary
+from umie.reports.places import places_section
 from umie.reports.tables import csv_table, latex_table, markdown_table
 
 FORMATS = (".csv", ".json", ".html", ".md", ".tex", *style.FORMATS)
@@ -70,6 +71,8 @@ def page(results: GridResults) -> str:
         parts.append(f"The directory also has {found}; run the grid with their options for their table.")
     if compared := comparisons(results, results.counts):
         parts += ["## What the intervals support", compared]
+    if places := places_section(results):
+        parts += ["## Places", places]
     return "\n\n".join(parts) + "\n"
 
 

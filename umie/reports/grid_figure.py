@@ -83,7 +83,7 @@ def _draw_variant(axes: Any, place: int, values: Sequence[float], state: str) ->
     mean = sum(values) / len(values)
     axes.barh(place, mean, 0.7, color=LIGHT_BLUE, label="mean over seeds" if len(values) > 1 else "single seed")
     if (interval := drawable_interval(values)) is not None:
-        reach = [[mean - interval[0]], [interval[1] - mean]]
+        reach = [[max(0.0, mean - interval[0])], [max(0.0, interval[1] - mean)]]  # without rounding errors
         style: dict[str, Any] = {"ecolor": "black", "elinewidth": 1, "capsize": 2.5}
         axes.errorbar(mean, place, xerr=reach, fmt="none", label="95% interval", **style)
     if len(values) > 1:

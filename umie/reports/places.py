@@ -26,13 +26,21 @@ def place_tables(run: GridLike) -> list[tuple[str, list[str], list[list[str]]]]:
         used = [name for name in names if any(name in own for own in shares.values())]
         if used:
             body = [[variant, *(str(own.get(name, "-")) for name in used)] for variant, own in shares.items()]
-            found.append((said, ["variant", *used], body))
+            if names is not _MIOU:
+                numbers = {row.variant: _out_of(row, used[0]) for row in table}
+                body = [[variant, numbers[variant], *cells] for variant, *cells in body]
+                meanings = {**PREDICTED, **ANNOTATED}
+                said += " " + "; ".join(f"{name}: {meanings[name]}" for name in used) + "."
+            found.append((said, ["variant", *([] if names is _MIOU else ["number"]), *used], body))
     calls = {row.variant: _gold_calls(row) for row in table}
     keys = [one.key for one in run.scored if any(one.key in own for own in calls.values())]
     if keys:
         titles = {one.key: one.title for one in run.scored}
         body = [[variant, *(str(own.get(key, "-")) for key in keys)] for variant, own in calls.items() if own]
-        said = "Annotated calls, carried out by the grounders: F1 of answers without an error. The rest is theirs."
+        said = (
+            "Annotated calls, carried out by the grounders: the F1 that each variant with calls would have if none of "
+            "its answers was wrong. What is missing to 1 are errors of the grounders."
+        )
         found.append((said, ["variant", *(titles[key] for key in keys)], body))
     return found
 
@@ -52,6 +60,12 @@ def _shares(row: Row, names: Sequence[str]) -> dict[str, Interval]:
         for name in names
         if by_seed and all(own.get(name, (0, 0))[1] for own in by_seed)
     }
+
+
+def _out_of(row: Row, name: str) -> str:
+    """Return the number of groundings that shares are of, as the mean over seeds."""
+    numbers = [_summed(line["metrics"]).get(name, (0.0, 0.0))[1] for line in row.lines]
+    return f"{sum(numbers) / len(numbers):.0f}" if numbers else "-"
 
 
 def _summed(metrics: Mapping[str, Any]) -> dict[str, tuple[float, float]]:

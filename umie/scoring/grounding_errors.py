@@ -287,10 +287,22 @@ class _Item:
 
 
 def _items(kind: str, record: Record) -> list[_Item]:
+    """Return the items with their places; a query names the places of an end without a span, so these do not count."""
     return [
-        _Item(key, [{medium: _places(record, part, medium) for medium in MEDIA if part.of(medium)} for part in parts])
+        _Item(
+            key,
+            [
+                {medium: _places(record, part, medium) for medium in MEDIA if part.of(medium) and not is_named}
+                for part, is_named in zip(parts, _named_by_query(kind, key), strict=True)
+            ],
+        )
         for key, parts in items_of(kind)(record)
     ]
+
+
+def _named_by_query(kind: str, key: Key) -> Sequence[bool]:
+    """Return for each part of an item whether the query names its places: those of the ends of a pair without spans."""
+    return [key[1] is None, key[2] is None] if kind == "relations" else [False]
 
 
 def _places(record: Record, part: Places, medium: Medium) -> list[tuple[int, Place]]:

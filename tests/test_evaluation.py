@@ -5,11 +5,17 @@ import dataclasses
 import pytest
 import torch
 
+from umie import compose
+from umie.data.media_contents import LABELS
+from umie.data.synthetic_media import SyntheticMediaConfig, write_synthetic_media
+from umie.encoders.blobs import BlobConfig
+from umie.encoders.regions.blobs import BlobProposer
 from umie.errors import UmieError
 from umie.evaluation import SourcePredictions, evaluate
 from umie.evaluation.checkpoint import evaluate_checkpoint
 from umie.evaluation.queries import QueryDataset
 from umie.evaluation.schema import choose_tasks
+from umie.records import read_jsonl
 from umie.reports.checkpoint_page import page
 from umie.scoring import strict_score
 
@@ -55,6 +61,20 @@ def test_a_grounded_checkpoint_is_judged_by_places(variant, records):
     (result,) = evaluate_checkpoint(model, processor, records, choose_tasks(processor, records), resamples=10)
     assert {line.measure for line in result.report.main_lines()} == {"grounded"}
     assert "MNER, MRE: an item is correct only if the places" in page("x", [result], {}, {"gates": "gates.png"})
+
+
+def test_groundings_are_compared_with_the_annotation_also_where_places_are_proposed(tmp_path):
+    """Proposals are in another order than the annotated regions, or are not among them."""
+    config = SyntheticMediaConfig(train=0, dev=0, test=6, combinations=("I",))
+    records = list(read_jsonl(write_synthetic_media(tmp_path, config)["test"]))
+    records = [record for record in records if record.annotated_for("mner")]
+    proposed = list(BlobProposer(BlobConfig(top=2)).fill(records, replaces=True))
+    assert any(record.gold is not None and not record.entities for record in proposed)
+    torch.manual_seed(0)
+    tasks = {"mner": {"grounded": True, "labels": LABELS["mner"]}}
+    model, processor = compose(fusion="concat", decoder="span", tasks=tasks)
+    scores = evaluate(model, processor, proposed, "mner").scores
+    assert scores["groundings"]["found"][1] == sum(len(record.entities) for record in records)
 
 
 def test_some_answers_of_the_model_are_correct(learned, records):

@@ -31,7 +31,7 @@ class TaskResult:
     The scores are strict micro ``precision``, ``recall``, ``f1`` (0..1), the ``interval`` of the F1, counts, and the
     number of ``dropped`` items; see ``umie.scoring.strict_score``. Of a grounded task, they are those of the measure
     ``grounded``: places must be right, too; ``groundings`` has the total of each line about places, see
-    ``umie.scoring.Groundings``, and what it is out of. ``by_combination`` has the F1 of each combination of text and
+    ``umie.scoring.grounding_errors``, and what it is out of. ``by_combination`` has the F1 of each combination of text and
     media, if there are several.
     """
 
@@ -131,9 +131,9 @@ def evaluate(
     scores = {**score_of_sheet(sheet), "dropped": dropped}
     scores["by_combination"] = scores_by_combination(sheet, records, scores)
     if built.config.grounded and built.kind in KINDS:
-        pairs = zip(predictions, records, strict=True)
-        found_places = Groundings(range(len(records)), [diagnose(built.kind, *pair) for pair in pairs])
-        scores["groundings"] = found_places.totals
+        gold = [record.annotated for record in records]
+        diagnoses = [diagnose(built.kind, *pair) for pair in zip(predictions, gold, strict=True)]
+        scores["groundings"] = Groundings(range(len(records)), diagnoses).totals
     return TaskResult(scores, sheet, predictions, gates, is_oracle=built.is_staged and events == "gold")
 
 

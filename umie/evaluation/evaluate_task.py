@@ -31,8 +31,8 @@ class TaskResult:
     The scores are strict micro ``precision``, ``recall``, ``f1`` (0..1), the ``interval`` of the F1, counts, and the
     number of ``dropped`` items; see ``umie.scoring.strict_score``. Of a grounded task, they are those of the measure
     ``grounded``: places must be right, too; ``groundings`` has the total of each line about places, see
-    ``umie.scoring.grounding_errors``, and what it is out of. ``by_combination`` has the F1 of each combination of text and
-    media, if there are several.
+    ``umie.scoring.grounding_errors``, and what it is out of. ``by_combination`` has the F1 of each combination of text
+    and media, if there are several.
     """
 
     scores: dict[str, Any]

@@ -76,6 +76,15 @@ def _is_spaceless(character: str) -> bool:
     return not character.isascii() and unicodedata.name(character, "").startswith(_SPACELESS)
 
 
+def check_no_calls(task: Task[Any]) -> None:
+    """Raise UmieError if the answers of a task have calls, which a decoder that scores candidates cannot write."""
+    if task.style.calls is not None:
+        raise UmieError(
+            f"the style {task.config.style!r} of {task.name} calls for places by phrases, and a decoder that scores "
+            "candidates writes none: use another style, or a decoder that generates answers"
+        )
+
+
 class _Part(NamedTuple):
     """An instruction that names some of a task's labels: their numbers, and their characters in the instruction."""
 
@@ -134,11 +143,7 @@ class CandidateEncoder:
         Raises:
             UmieError: a label alone has more than ``max_tokens`` tokens.
         """
-        if task.style.calls is not None:
-            raise UmieError(
-                f"the style {task.config.style!r} of {task.name} calls for places by phrases, and a decoder that "
-                "scores candidates writes none: use another style, or a decoder that generates answers"
-            )
+        check_no_calls(task)
         if task.is_free_text:
             raise UmieError(f"the answers of {task.name} are free text: use a decoder that generates answers")
         names = (*task.labels, *task.field_labels)

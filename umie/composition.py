@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from umie import decoders, encoders
 from umie import tasks as all_tasks
+from umie.candidates import check_no_calls
 from umie.constrained import encode
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
 from umie.errors import UmieError, check_keys, check_kind, check_whole, shown
@@ -127,16 +128,13 @@ def compose(
 
 def _check_calls(processor: UmieProcessor) -> None:
     """Raise UmieError for grounders without calls, or calls of a decoder that does not write."""
-    calling = [name for name in processor.task_options if processor.task(name).style.calls is not None]
-    if processor.grounders and not calling:
+    asked = [processor.task(name) for name in processor.task_options]
+    if processor.grounders and not any(task.style.calls for task in asked):
         raise UmieError(
             "grounders carry out calls, and no task has any: set grounded to True and style to 'reamo' for one of tasks"
         )
-    if calling and processor.candidates is not None:
-        raise UmieError(
-            f"{calling[0]} has a style with calls, and a decoder that scores candidates writes none: use another "
-            "style, or a decoder that generates answers"
-        )
+    for task in asked if processor.candidates is not None else ():
+        check_no_calls(task)
 
 
 def _warn_of_labels(processor: UmieProcessor) -> None:

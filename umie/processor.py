@@ -30,7 +30,7 @@ from umie.model import UmieConfig
 from umie.model_parts import ENCODER_SLOTS
 from umie.records import MEDIA, Medium, Record
 from umie.sequences import SequenceEncoder
-from umie.tasks import Items, Query, Task
+from umie.tasks import Items, Query, Task, merged
 from umie.types import IMAGE_POLICIES, FusedStates, check_image_policy, key_of
 
 _ADVICE = {
@@ -456,14 +456,8 @@ class UmieProcessor(PushToHubMixin):
 
     def merge(self, answers: Sequence[Items[Any]], records: Sequence[Record], task: Task[Any]) -> list[Items[Any]]:
         """Return the items of each record from the answers to its queries; count the dropped ones."""
-        remaining = iter(answers)
-        found = []
-        for record in records:
-            items: Items[Any] = Items()
-            for _ in task.queries(record):
-                items.extend_with(next(remaining))
-            self.counts["dropped_items"] += items.dropped
-            found.append(items)
+        found = merged(answers, records, task)
+        self.counts["dropped_items"] += sum(items.dropped for items in found)
         return found
 
     def carry_out(

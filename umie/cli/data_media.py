@@ -149,12 +149,12 @@ def muie(
     from rich.table import Table
 
     from umie.cli.console import print_json, show
-    from umie.data.muie import MANIFEST, BuiltCell, build_muie, read_recipe
+    from umie.data.muie import CELLS, MANIFEST, BuiltCell, build_muie, read_recipe
     from umie.records.notes import collected_notes
 
     read = read_recipe(recipe)
     built: list[BuiltCell] = []
-    with collected_notes() as notes, counting("building cells", 15, unit="cells") as count:
+    with collected_notes() as notes, counting("building cells", len(CELLS), unit="cells") as count:
 
         def note_cell(cell: BuiltCell) -> None:
             built.append(cell)
@@ -163,7 +163,7 @@ def muie(
         build_muie(read, output, on_cell=note_cell, note=lambda line: print_note(" ".join(line.split())))
     print_notes(notes)
     if json_flag:
-        print_json([{**vars(one), "cell": one.cell.name, "tasks": one.cell.tasks} for one in built])
+        print_json([one.to_json() for one in built])
         return
     table = Table("cell", "tasks", "records", "places", "one silent", "checksum")
     for one in built:

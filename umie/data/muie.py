@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from umie.data.media_folder import copy_media
 from umie.data.panning import pan_records
@@ -27,7 +27,7 @@ from umie.files import atomic_write, json_text
 from umie.media import Sound, open_sound
 from umie.media.speech import Speaker
 from umie.records import MEDIA, Medium, Record, write_jsonl
-from umie.records.model import place_references
+from umie.records.model import place_references, referred
 from umie.records.places import LETTERS
 from umie.yaml_files import read_yaml
 
@@ -45,6 +45,11 @@ class Cell(NamedTuple):
     def name(self) -> str:
         """The name of its directory, such as ``T+I_Twt17``."""
         return f"{self.combination}_{self.source}"
+
+    @property
+    def has_text(self) -> bool:
+        """Whether its records have a text."""
+        return "T" in self.combination.split("+")
 
     @property
     def media(self) -> tuple[Medium, ...]:
@@ -117,6 +122,10 @@ class BuiltCell:
     checksum: str = ""
     reason: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {**vars(self), "cell": self.cell.name, "tasks": self.cell.tasks}
+
 
 def read_recipe(path: str | Path) -> Recipe:
     """Read a recipe: ``sources`` with ``format``, ``file``, ``images``, ``regions`` each, and options of Recipe.
@@ -183,7 +192,7 @@ def build_muie(
                     found = _build(cell, recipe, folder / cell.name, speaker, note)
             built.append(found)
             on_cell(found)
-    lines = [{**vars(one), "cell": one.cell.name, "tasks": one.cell.tasks} for one in built]
+    lines = [one.to_json() for one in built]
     with atomic_write(folder / MANIFEST) as file:
         file.write(json_text({"seed": recipe.seed, "unaligned": recipe.unaligned, "cells": lines}, indent=2))
     return built
@@ -241,7 +250,7 @@ def _build(cell: Cell, recipe: Recipe, folder: Path, speaker: Speaker | None, no
 
 def _is_eligible(record: Record, cell: Cell) -> bool:
     """Return whether a record of a set has what a cell needs before speech and clips are made."""
-    if not record.text.strip() and ("T" in cell.combination.split("+") or "audio" in cell.media):
+    if not record.text.strip() and (cell.has_text or "audio" in cell.media):
         return False
     if "image" in cell.media and record.image is None:
         return False
@@ -272,25 +281,23 @@ def _with_media(
     note: Callable[[str], None],
 ) -> Iterator[Record]:
     """Yield the records with the media of a cell, which are made or copied, and without others."""
-    has_text = "T" in cell.combination.split("+")
     found: Iterator[Record] = map(replace, records)
     if "video" in cell.media and records[0].video is None:
         found = pan_records(found, folder, "clips", seed=seed)
     elif "image" not in cell.media:
         found = (replace(one.regrounded("image", (), {}), image=None) for one in found)
     if speaker is not None and "audio" in cell.media:
-        yield from speak_records(found, speaker, folder, "speech", keep_text=has_text, on_left_out=note)
+        yield from speak_records(found, speaker, folder, "speech", keep_text=cell.has_text, on_left_out=note)
         return
     copied: set[tuple[Path, Path]] = set()
     for record in found:
         copy_media(record, record.media, folder, copied)
-        yield record if has_text else without_text(record)
+        yield record if cell.has_text else without_text(record)
 
 
 def _silenced(record: Record, folder: Path, rng: random.Random) -> Record:
     """Return a record whose speech is silent where it says one of the mentions, which then has no segment."""
-    references = place_references(record.entities, record.relations, record.events)
-    named = sorted({index for _, places in references for index in places.segments})
+    named = referred(record, "audio")
     if not named:
         return record
     index = rng.choice(named)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from umie.encoders.base import WeightsOption
 from umie.errors import UmieError, check_share, check_whole
 from umie.records import Medium, Record, Segment, Track
-from umie.records.model import place_references
+from umie.records.model import referred
 from umie.records.overlap import extent, nearest_places, place_iou
 from umie.records.places import PLACES
 
@@ -154,8 +154,7 @@ class MediumProposer(ABC, Generic[Found]):
 
     def _own(self, record: Record) -> Sequence[Any]:
         """Return the places of a record that stay: at most ``top``, or up to the last one that is referred to."""
-        references = place_references(record.entities, record.relations, record.events)
-        named = [index + 1 for _, places in references for index in places.of(self.medium)]
+        named = [index + 1 for index in referred(record, self.medium)]
         return record.places(self.medium)[: max(self.config.top * len(record.of(self.medium)), *named, 0)]
 
     def _replaced(self, record: Record, found: Sequence[Any]) -> Record:

@@ -19,7 +19,7 @@ from umie.records import Record
 from umie.scoring import Sheet, score_of_sheet, scores_by_combination, strict_sheet
 from umie.scoring.grounding_errors import Groundings, diagnose
 from umie.scoring.groundings import KINDS
-from umie.tasks import Items, Task
+from umie.tasks import Task, merged
 
 SUBJECTS = ("predicted", "gold")
 
@@ -143,13 +143,7 @@ def score_of_gold_calls(processor: UmieProcessor, records: Sequence[Record], tas
     asked = [(record, query) for record in records for query in task.queries(record)]
     answers = [task.parse(query.answer, record, query.target) for record, query in asked]
     found, read = processor.carry_out(answers, [query.answer for _, query in asked], records, task)
-    remaining = iter(read)
-    predictions = []
-    for record, grounded in zip(records, found, strict=True):
-        items: Items[Any] = Items()
-        for _ in task.queries(record):
-            items.extend_with(next(remaining))
-        predictions.append(task.with_items(grounded, items))
+    predictions = [task.with_items(*pair) for pair in zip(found, merged(read, records, task), strict=True)]
     return float(score_of_sheet(strict_sheet(task.name, predictions, records, task.measure))["f1"])
 
 

@@ -13,7 +13,7 @@ from umie.encoders.base import WeightsOption
 from umie.encoders.regions.base import check_device
 from umie.errors import UmieError, check_share, check_whole, shown
 from umie.records import Medium, Places, Record, Region, Segment, Span, Track
-from umie.records.model import annotated_spans, moved_places, place_references
+from umie.records.model import annotated_spans, moved_places, referred
 from umie.records.overlap import extent
 from umie.records.places import PLACES
 
@@ -198,8 +198,7 @@ class Grounder:
     def refined(self, record: Record) -> tuple[Record, dict[int, UmieError]]:
         """Return the record with sharper places where its annotation refers to some, and errors as ``look`` does."""
         medium = self.medium
-        references = place_references(record.entities, record.relations, record.events)
-        named = sorted({index for _, places in references for index in places.of(medium)})
+        named = referred(record, medium)
         places: list[Any] = list(record.places(medium))
         errors: dict[int, UmieError] = {}
         for number in range(len(record.of(medium))):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ _BANDS = 128
 _WINDOW = 512  # samples of a spectrum
 _DRAWS = 24  # sounds of four for each timbre
 
+P = TypeVar("P", Region, Segment)
 Features = NDArray[np.float64]
 Prototypes = tuple[list[str], Features]  # names, and the features of each
 
@@ -51,9 +52,7 @@ class DrawnImageGrounder(Grounder):
         regions = [Region(box) for box in sorted(one.box for one in proposals)]
         names = [_icon_in(image, region.box) for region in regions]
         people = [region for region, name in zip(regions, names, strict=True) if name == "person"]
-        named = {"left person": people[:1], "right person": people[-1:]}
-        for region, name in zip(regions, names, strict=True):
-            named.setdefault(name, []).append(region)
+        named = {"left person": people[:1], "right person": people[-1:], **_by_name(names, regions)}
         return [named.get(phrase, [])[: self.config.top] for phrase in phrases]
 
 
@@ -72,9 +71,7 @@ class DrawnSoundGrounder(Grounder):
             first, end = (round(second * RATE) for second in segment.interval)
             names.append(_nearest(_spectrum(sound.samples[first:end]), _timbres()))
         speakers = [segment for segment, name in zip(segments, names, strict=True) if name in VOICES]
-        named = {"first speaker": speakers[:1], "second speaker": speakers[1:2]}
-        for segment, name in zip(segments, names, strict=True):
-            named.setdefault(name, []).append(segment)
+        named = {"first speaker": speakers[:1], "second speaker": speakers[1:2], **_by_name(names, segments)}
         return [named.get(phrase, [])[: self.config.top] for phrase in phrases]
 
 
@@ -98,6 +95,13 @@ class DrawnVideoGrounder(Grounder):
         people.sort(key=_extent, reverse=True)
         named |= {"acting person": people[:1], "idle person": people[1:]}
         return [named.get(phrase, [])[: self.config.top] for phrase in phrases]
+
+
+def _by_name(names: Sequence[str], places: Sequence[P]) -> dict[str, list[P]]:
+    found: dict[str, list[P]] = {}
+    for name, place in zip(names, places, strict=True):
+        found.setdefault(name, []).append(place)
+    return found
 
 
 def _icon_in(image: Image.Image, box: Box) -> str:

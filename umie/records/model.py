@@ -417,6 +417,12 @@ def place_references(
             yield f"argument {shown(argument.role)}", argument.places
 
 
+def referred(record: Record, medium: Medium) -> list[int]:
+    """Return the indices of the places in a medium that the annotation of a record refers to, ascending."""
+    references = place_references(record.entities, record.relations, record.events)
+    return sorted({index for _, places in references for index in places.of(medium)})
+
+
 def check_places(owner: str, places: Places, numbers: Mapping[Medium, int]) -> None:
     """Raise UmieError, which names ``owner``, if places do not exist; ``numbers`` has how many each medium has."""
     for medium in MEDIA:

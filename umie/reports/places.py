@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from umie.experiments.summary import GridLike, Interval, Row, rows
 from umie.reports.tables import markdown_table
 from umie.scoring.grounding_errors import ANNOTATED, MIOU, PREDICTED
 
+Sums: TypeAlias = dict[str, tuple[float, float]]
 _MIOU = tuple(name for one in MIOU.values() for name in (one, f"{one}, by item"))
 
 
 def place_tables(run: GridLike) -> list[tuple[str, list[str], list[list[str]]]]:
     """Return what each table says, its header and its rows, one for each variant; none without grounded tasks."""
     table = rows(run)
+    sums = {row.variant: [_summed(line["metrics"]) for line in row.lines] for row in table}  # by seed
     about = "over all grounded tasks, as the mean over seeds with its 95% interval"
     found = []
     for said, names in (
@@ -22,13 +24,12 @@ def place_tables(run: GridLike) -> list[tuple[str, list[str], list[list[str]]]]:
         (f"Predicted groundings: the share with each verdict, {about}.", tuple(PREDICTED)),
         (f"Annotated groundings: the share with each verdict, {about}.", tuple(ANNOTATED)),
     ):
-        shares = {row.variant: _shares(row, names) for row in table}
+        shares = {variant: _shares(by_seed, names) for variant, by_seed in sums.items()}
         used = [name for name in names if any(name in own for own in shares.values())]
         if used:
             body = [[variant, *(str(own.get(name, "-")) for name in used)] for variant, own in shares.items()]
             if names is not _MIOU:
-                numbers = {row.variant: _out_of(row, used[0]) for row in table}
-                body = [[variant, numbers[variant], *cells] for variant, *cells in body]
+                body = [[variant, _out_of(sums[variant], used[0]), *cells] for variant, *cells in body]
                 meanings = {**PREDICTED, **ANNOTATED}
                 said += " " + "; ".join(f"{name}: {meanings[name]}" for name in used) + "."
             found.append((said, ["variant", *([] if names is _MIOU else ["number"]), *used], body))
@@ -52,9 +53,8 @@ def places_section(run: GridLike) -> str:
     )
 
 
-def _shares(row: Row, names: Sequence[str]) -> dict[str, Interval]:
+def _shares(by_seed: Sequence[Sums], names: Sequence[str]) -> dict[str, Interval]:
     """Return the interval over seeds of each share that a variant has."""
-    by_seed = [_summed(line["metrics"]) for line in row.lines]
     return {
         name: Interval.of([own[name][0] / own[name][1] for own in by_seed])
         for name in names
@@ -62,15 +62,15 @@ def _shares(row: Row, names: Sequence[str]) -> dict[str, Interval]:
     }
 
 
-def _out_of(row: Row, name: str) -> str:
+def _out_of(by_seed: Sequence[Sums], name: str) -> str:
     """Return the number of groundings that shares are of, as the mean over seeds."""
-    numbers = [_summed(line["metrics"]).get(name, (0.0, 0.0))[1] for line in row.lines]
+    numbers = [own.get(name, (0.0, 0.0))[1] for own in by_seed]
     return f"{sum(numbers) / len(numbers):.0f}" if numbers else "-"
 
 
-def _summed(metrics: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+def _summed(metrics: Mapping[str, Any]) -> Sums:
     """Return the total of each line over all tasks, and what it is out of."""
-    found: dict[str, tuple[float, float]] = {}
+    found: Sums = {}
     for one in metrics.values():
         for name, (total, out_of) in one.get("groundings", {}).items():
             before = found.get(name, (0.0, 0.0))

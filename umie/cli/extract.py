@@ -167,7 +167,7 @@ def extract(
     given: dict[str, Any] = {
         "audio": audio,
         "video": video,
-        "regions": [_region(one) for one in region or ()] or None,
+        "regions": [read_region(one) for one in region or ()] or None,
         "segments": [_segment(one) for one in segment or ()] or None,
         "tracks": [_track(one) for one in track or ()] or None,
     }
@@ -268,7 +268,8 @@ def _grounders(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _region(text: str) -> Region:
+def read_region(text: str) -> Region:
+    """Return the region of ``--region``: four edges, and the number of its image if it is not the first."""
     from umie.records import Region
 
     try:

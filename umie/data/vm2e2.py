@@ -39,11 +39,11 @@ def read(
     with ``type``, ``span_s`` (seconds) and ``key_frames``, each with ``t_s`` and ``arguments`` with ``role`` and
     ``box_xywh`` (pixels). Events in texts are not read: they are the output of a model.
 
-    The place of an event is a track of the whole frame from its first to its last second. An argument is a track through
-    the key frames if at most one box of each has its role; otherwise each box is an argument by itself, because nothing
-    says which of them show the same thing. Boxes are in a frame of 640 x 360 pixels, whatever the size of the video: no
-    file says so, but 98% of the videos fit, and their boxes fill it. What is outside is cut off. Arguments without a
-    role are left out.
+    The place of an event is a track of the whole frame from its first to its last second. An argument is a track
+    through the key frames if at most one box of each has its role; otherwise each box is an argument by itself, because
+    nothing says which of them show the same thing. Boxes are in a frame of 640 x 360 pixels, whatever the size of the
+    video: no file says so, but those of 99% of the videos fit into it and fill it. What is outside is cut off.
+    Arguments without a role are left out.
 
     Args:
         path: the file.
@@ -99,7 +99,7 @@ def _event(item: Any, size: tuple[int, int], tracks: list[Track]) -> Event:
     tracks.append(Track(tuple(times), (WHOLE_FRAME, WHOLE_FRAME), label))
     boxes: dict[str, dict[float, list[Box]]] = {}  # by role and time
     for frame in field(item, "key_frames", list, "an event"):
-        time = field(frame, "t_s", object, "a key frame")
+        time: Any = field(frame, "t_s", object, "a key frame")
         if not are_numbers([time], 1):
             raise UmieError(f"t_s is {shown(time)}: expected the second of a key frame")
         for argument in field(frame, "arguments", list, "a key frame"):
@@ -135,7 +135,9 @@ def _argument(argument: Any, size: tuple[int, int]) -> tuple[str, Box] | None:
     if not isinstance(role, str) or not role.strip():
         raise UmieError(f"role is {shown(role)}: expected a name, or null")
     if len(values) < 4 or len(values) % 2 or not are_numbers(values, len(values)):
-        raise UmieError(f"box_xywh is {shown(values)}: expected x, y, width and height in pixels, or a polygon's points")
+        raise UmieError(
+            f"box_xywh is {shown(values)}: expected x, y, width and height in pixels, or a polygon's points"
+        )
     across, down = values[0::2], values[1::2]
     if len(values) == 4:
         across, down = [values[0], values[0] + values[2]], [values[1], values[1] + values[3]]

@@ -35,6 +35,8 @@ from umie.types import IMAGE_POLICIES, check_image_policy
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from umie.extraction.explain import Explanation
+
 Labels = Mapping[str, Sequence[str]]  # by task
 Grounders = Mapping[str, Any]  # by medium, a name, name and options, or a Grounder
 ImageArgument: TypeAlias = "str | Path | Image | Sequence[str | Path | Image] | None"
@@ -210,11 +212,46 @@ class Extractor:
                     "umie.Record(text, image)"
                 )
             return list(self.extract_many(text, tasks=tasks, labels=labels, grounders=grounders))
-        record = _as_record(text, {medium: one for medium, one in given.items() if one is not None})
-        for medium, own in places.items():
-            if own is not None:  # the annotation refers to other places
-                record = record.regrounded(medium, _as_places(medium, own), {})
+        record = _with_places(
+            _as_record(text, {medium: one for medium, one in given.items() if one is not None}), places
+        )
         return next(self.extract_many([record], tasks=tasks, labels=labels, grounders=grounders))
+
+    def explain(
+        self,
+        text: str | Record,
+        image: ImageArgument = None,
+        *,
+        other: ImageArgument = None,
+        regions: Sequence[Region | Box] | None = None,
+        tasks: Sequence[str] | None = None,
+        labels: Labels | None = None,
+        grounders: Grounders | None = None,
+    ) -> Explanation:
+        """Extract from a text with its image, without it, with a blank one and with another, and compare the items.
+
+            print(extractor.explain("Kids at the Salvation Army", "kids.jpg", other="beach.jpg"))
+
+        Args:
+            text: a text or a record.
+            image: as in ``extract``.
+            other: another image, or as many as the record has; None leaves this view out.
+            regions: as in ``extract``; those of the image, also for a blank or another one.
+            tasks: as in ``extract``.
+            labels: as in ``extract``.
+            grounders: as in ``extract``.
+
+        Raises:
+            UmieError: as in ``extract``, or there is no image.
+        """
+        record = _with_places(_as_record(text, {} if image is None else {"image": image}), {"image": regions})
+        if record.image is None:
+            raise UmieError("there is no image to explain: pass image=, or a record with one")
+        from umie.extraction.explain import explain_many  # which knows this class
+
+        others = None if other is None else [_as_record("", {"image": other})]
+        options: dict[str, Any] = {"tasks": tasks, "labels": labels, "grounders": grounders}
+        return next(explain_many(self, [record], others, **options))
 
     def extract_many(
         self,
@@ -502,6 +539,14 @@ _PLACES: dict[Medium, tuple[Any, type[Any], str]] = {  # the class, what else is
     "video": (Track, Track, "umie.Track objects"),
     "audio": (Segment, Sequence, "start and end in seconds, or umie.Segment objects"),
 }
+
+
+def _with_places(record: Record, places: Mapping[Medium, Sequence[Any] | None]) -> Record:
+    """Return a record with other places in some media, to which its annotation does not refer."""
+    for medium, own in places.items():
+        if own is not None:
+            record = record.regrounded(medium, _as_places(medium, own), {})
+    return record
 
 
 def _as_places(medium: Medium, given: Any) -> list[Any]:

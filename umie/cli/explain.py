@@ -1,0 +1,145 @@
+"""`umie explain`: did the image matter, for one text or over a data set?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from umie.cli.console import print_json, print_line, print_note, show
+from umie.cli.extract import read_region
+from umie.cli.options import Device, Format, FormatOptions, Images, JsonFlag, Plugins, Regions, source_of, text_of
+from umie.cli.progress import counting, disable_progress_bars
+from umie.errors import UmieError
+
+if TYPE_CHECKING:
+    from umie.extraction.explain import Explanation
+
+SHUFFLES = "the image of another record"
+
+
+def explain(
+    text: Annotated[str | None, typer.Argument(help="The text, unless --data.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Directory of a saved variant, or a hub name.")
+    ] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="An image of the text. Repeatable.")] = None,
+    other: Annotated[list[Path] | None, typer.Option(help="An image to use instead. Repeatable.")] = None,
+    region: Annotated[
+        list[str] | None, typer.Option(help="A region of the image, as in umie extract. Repeatable.")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task such as mner or mre; by default those of the model. Repeatable.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="A file of records instead of a text.")] = None,
+    format_name: Format = "jsonl",
+    images: Images = None,
+    regions: Regions = None,
+    format_option: FormatOptions = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write the decisions about each record, as JSONL.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output.")] = False,
+    seed: Annotated[int, typer.Option(help="Random seed of the other images and of the intervals.")] = 0,
+    device: Device = None,
+    plugin: Plugins = None,
+    json_flag: JsonFlag = False,
+) -> None:
+    """Say what a model finds only because of the image: with it, without it, with a gray one, and with another one.
+
+    For a text, a table of the items with their probabilities. With --data, the share of the decisions that
+    each view changes, with its 95% interval over the records; each record gets the image of another one. Regions stay
+    where they are. Items are compared by what they say about the text: their regions count only if they have no words.
+
+        umie explain -m best "Kids at the Salvation Army" --image kids.jpg --other beach.jpg
+        umie explain -m best --data test.txt -f twitter --images images -o decisions.jsonl
+
+    Exit code: 0 success, 2 bad input.
+    """
+    from umie.extraction import Extractor
+    from umie.hub import check_saved
+    from umie.registry import load_plugins
+
+    if model is None:
+        raise UmieError("--model is missing: use the directory of a saved variant or a hub name")
+    if (text is None) == (data is None):
+        raise UmieError("pass either a text with --image, or a file with --data")
+    check_saved(model)
+    load_plugins(plugin or ())
+    disable_progress_bars()
+    if data is None:
+        if not image:
+            raise UmieError("--image is missing: the image that is explained")
+        if output is not None:
+            raise UmieError("--output requires --data: the result of a text is printed")
+        extractor = Extractor.from_pretrained(model, device=device)
+        places = [read_region(one) for one in region or ()] or None
+        found = extractor.explain(text_of(text or ""), image, other=other, regions=places, tasks=task)
+        print_json(found.to_json()) if json_flag else _show(found)
+        return
+    if image or other or region:
+        raise UmieError("--image, --other and --region cannot be used with --data: its records have their own")
+    source = source_of(data, format_name, images, regions, format_option)
+    _explain_data(Extractor.from_pretrained(model, device=device), source, task, output, overwrite, seed, json_flag)
+
+
+def _explain_data(
+    extractor: Any, source: Any, task: list[str] | None, output: Path | None, overwrite: bool, seed: int, as_json: bool
+) -> None:
+    from umie.experiments.data_sets import with_shuffled_images
+    from umie.extraction.explain import effects, explain_many
+    from umie.files import atomic_write, check_distinct, json_text
+
+    if output is not None:
+        check_distinct([source.path, output])
+        if output.exists() and not overwrite:
+            raise UmieError(f"{output} exists: use another --output, or --overwrite")
+    every = list(source.named())
+    records = [record for record in every if record.image is not None]
+    if not records:
+        raise UmieError(f"{source.path}: no record has an image; for other formats than JSONL, use --images")
+    if len(records) < len(every):
+        print_note(f"note: {len(every) - len(records):,} of {len(every):,} records have no image and are left out")
+    found: list[Explanation] = []
+    with counting(f"explaining {source.path.name}", len(records)) as count:
+        others = with_shuffled_images(records, seed, keeps_regions=True)
+        for one in explain_many(extractor, records, others, tasks=task):
+            found.append(one)
+            count()
+    if output is not None:
+        with atomic_write(output) as file:
+            file.writelines(json_text(one.to_json()) + "\n" for one in found)
+    shares = effects(found, seed)
+    if as_json:
+        print_json({name: {view: effect._asdict() for view, effect in own.items()} for name, own in shares.items()})
+    elif not shares:
+        print_line("Nothing was found with any image.")
+    else:
+        table = Table("task", "instead of the image", "changed", "decisions", "share", "95% interval", box=None)
+        for name, own in shares.items():
+            for view, effect in own.items():
+                cells = f"{effect.changed:,}", f"{effect.decisions:,}", f"{effect.share:.3f}"
+                table.add_row(name, _said(view), *cells, f"{effect.low:.3f} to {effect.high:.3f}")
+        show(table)
+    if output is not None:
+        print_line(f"Written: {output}")
+
+
+def _said(view: str) -> str:
+    return {"without": "none", "blank": "a gray one", "other": SHUFFLES}[view]
+
+
+def _show(found: Explanation) -> None:
+    if not found.decisions:
+        print_line(str(found))
+        return
+    table = Table("", *found.extractions, box=None)
+    for line in found.rows():
+        table.add_row(*map(escape, line))
+    show(table)
+    for view in found.views:
+        changed, number = found.counts(view)
+        print_line(f"{_said(view)}: {changed} of {number} decisions change")

@@ -32,7 +32,7 @@ from umie.cli.options import (
 )
 from umie.cli.progress import counting
 from umie.errors import UmieError
-from umie.files import is_same_file
+from umie.files import check_distinct, is_same_file
 
 if TYPE_CHECKING:
     from umie.audit.checks import Finding
@@ -123,6 +123,47 @@ def convert(
     print_notes(notes, doubtful)
     for message in forms.collisions():
         print_note(f"warning: {message}", "yellow")
+    print_line(f"Written: {output}")
+
+
+def export(
+    input_file: Annotated[
+        Path, typer.Option("--input", "-i", help="Annotated records, or the output of umie extract.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; for brat, the directory.")],
+    to: Annotated[str, typer.Option("--to", help="conll, brat or label-studio.")],
+    format_name: Format = "jsonl",
+    images: Images = None,
+    regions: Regions = None,
+    format_option: FormatOptions = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")] = False,
+) -> None:
+    """Write records in the format of another tool: to correct the answers of a model, or to compare.
+
+    conll: entities as BIO tags, one token per line (an entity inside another one is left out). brat: entities,
+    relations and events, a .txt and an .ann file per record, and annotation.conf. label-studio: tasks with predictions,
+    also the boxes of items, and OUTPUT.xml, the labeling interface of the project. Items without words are left out of
+    the first two; what is left out is counted.
+
+    Example:
+        umie data export -i extracted.jsonl --to label-studio -o tasks.json
+        umie data export -i test.txt -f mnre --to brat -o brat
+    """
+    from umie.data.exports import export as write
+
+    if output.exists() and not overwrite:
+        raise UmieError(f"{output} exists: use another --output, or --overwrite")
+    check_distinct([input_file, output])
+    source = source_of(input_file, format_name, images, regions, format_option)
+    with counting(f"writing {output.name}") as count:
+
+        def counted() -> Iterator[Record]:
+            for record in source.records():
+                yield record
+                count()
+
+        written = write(not_none(counted(), f"{input_file}: contains no records"), output, to)
+    print_line("; ".join(f"{name}: {number:,}" for name, number in written.items()))
     print_line(f"Written: {output}")
 
 
@@ -282,7 +323,7 @@ def _check_new(folder: Path, overwrite: bool) -> None:
 
 app = typer.Typer(help="Work with data sets: convert, check, count, inspect, compare.", no_args_is_help=True)
 _COMMANDS = (
-    convert, regions, segments, tracks, ground, validate, stats, sample, audit, clean, fingerprint, split, mask,
+    convert, export, regions, segments, tracks, ground, validate, stats, sample, audit, clean, fingerprint, split, mask,
     speak, pan, muie, features, synthetic, synthetic_media,
 )  # fmt: skip
 for command in _COMMANDS:

@@ -1,0 +1,234 @@
+"""Files for other tools: brat, CoNLL and Label Studio."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+from umie.errors import UmieError
+from umie.files import atomic_folder, atomic_write, json_text
+from umie.records import Event, Record, Span
+from umie.records.no_relation import is_no_relation
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+_ODD = re.compile(r"[^\w-]+")  # what the name of a type in brat cannot have
+MENTION, ARGUMENT = "mention", "argument"  # in brat, the types of spans that are ends of relations or fill roles only
+
+
+def export(records: Iterable[Record], output: str | Path, form: str) -> Counter[str]:
+    """Write records in the format of another tool; return how many of each kind of item were written and left out.
+
+    Args:
+        records: the records.
+        output: the file to write; for brat, the directory.
+        form: ``conll`` (entities as BIO tags), ``brat`` (entities, relations, events), or ``label-studio`` (all of it,
+            and the boxes of items).
+
+    Raises:
+        UmieError: the form is unknown, or the output cannot be written.
+    """
+    if form not in FORMS:
+        raise UmieError(f"--to is {form!r}: use one of {', '.join(FORMS)}")
+    counts: Counter[str] = Counter()
+    FORMS[form](records, Path(output), counts)
+    return counts
+
+
+def _write_conll(records: Iterable[Record], output: Path, counts: Counter[str]) -> None:
+    with atomic_write(output) as file:
+        for record in records:
+            counts["records"] += 1
+            if record.image is not None:
+                file.write(f"IMGID:{Path(str(record.image)).stem}\n")
+            file.writelines(f"{token}\t{tag}\n" for token, tag in _tagged(record, counts))
+            file.write("\n")
+
+
+def _tagged(record: Record, counts: Counter[str]) -> Iterator[tuple[str, str]]:
+    """Yield the tokens of a text with BIO tags; an entity inside another one, or without a span, is left out."""
+    chosen: list[tuple[Span, str]] = []
+    for entity in sorted(record.entities, key=lambda one: 0 if one.span is None else one.span[0] - one.span[1]):
+        span = entity.span
+        if span is None or any(span[0] < end and start < span[1] for (start, end), _ in chosen):
+            counts["entities left out"] += 1
+            continue
+        counts["entities"] += 1
+        chosen.append((span, entity.type))
+    edges = {edge for span, _ in chosen for edge in span}
+    for found in _WORD.finditer(record.text):
+        inner = sorted(edge for edge in edges if found.start() < edge < found.end())
+        for start, end in zip([found.start(), *inner], [*inner, found.end()], strict=True):
+            own = next(((span, kind) for span, kind in chosen if span[0] <= start < span[1]), None)
+            tag = "O" if own is None else f"{'I' if record.text[own[0][0] : start].strip() else 'B'}-{own[1]}"
+            yield record.text[start:end], tag.replace(" ", "_")
+
+
+def _write_brat(records: Iterable[Record], output: Path, counts: Counter[str]) -> None:
+    kinds: dict[str, dict[str, None]] = {"entities": {}, "relations": {}, "events": {}, "roles": {}}
+    with atomic_folder(output) as folder:
+        for number, record in enumerate(records, 1):
+            counts["records"] += 1
+            text = re.sub(r"\s", " ", record.text)  # a span may not cross lines
+            (folder / f"{number:06d}.txt").write_text(f"{text}\n", encoding="utf-8")
+            lines = "".join(f"{line}\n" for line in _standoff(record, text, kinds, counts))
+            (folder / f"{number:06d}.ann").write_text(lines, encoding="utf-8")
+        roles = ", ".join(f"{role}*:<ANY>" for role in kinds["roles"])
+        parts = {
+            "entities": list(kinds["entities"]),
+            "relations": [f"{name}\tArg1:<ANY>, Arg2:<ANY>" for name in kinds["relations"]],
+            "events": [f"{name}\t{roles}".rstrip() for name in kinds["events"]],
+            "attributes": [],
+        }
+        config = "".join(f"[{name}]\n" + "".join(f"{line}\n" for line in lines) for name, lines in parts.items())
+        (folder / "annotation.conf").write_text(config, encoding="utf-8")
+
+
+def _standoff(record: Record, text: str, kinds: Mapping[str, dict[str, None]], counts: Counter[str]) -> Iterator[str]:
+    """Yield the lines of an .ann file; items without a span are left out."""
+    ids: dict[tuple[str, Span], str] = {}
+    made: list[str] = []
+
+    def name(kind: str, label: str) -> str:
+        written = _ODD.sub("_", label) or "_"
+        kinds[kind][written] = None
+        return written
+
+    def mark(label: str, span: Span, kind: str = "entities") -> str:
+        if (label, span) not in ids:
+            ids[label, span] = f"T{len(ids) + 1}"
+            made.append(f"{ids[label, span]}\t{name(kind, label)} {span[0]} {span[1]}\t{text[span[0] : span[1]]}")
+        return ids[label, span]
+
+    def of(span: Span, other: str) -> str:
+        """Return the mark of the entity with this span, or a mark of another kind."""
+        kind = next((entity.type for entity in record.entities if entity.span == span), other)
+        return mark(kind, span)
+
+    def count(kind: str, is_written: bool) -> bool:
+        counts[kind if is_written else f"{kind} left out"] += 1
+        return is_written
+
+    for entity in record.entities:
+        if count("entities", entity.span is not None) and entity.span is not None:
+            mark(entity.type, entity.span)
+    for number, relation in enumerate(one for one in record.relations if not is_no_relation(one.type)):
+        head, tail = relation.head, relation.tail
+        if count("relations", None not in (head, tail)) and head is not None and tail is not None:
+            ends = f"Arg1:{of(head, MENTION)} Arg2:{of(tail, MENTION)}"
+            made.append(f"R{number + 1}\t{name('relations', relation.type)} {ends}")
+    for number, event in enumerate(record.events):
+        if count("events", event.trigger is not None) and event.trigger is not None:
+            trigger = mark(event.type, event.trigger, "events")
+            roles = ""
+            for argument in event.arguments:
+                if count("arguments", argument.span is not None) and argument.span is not None:
+                    roles += f" {name('roles', argument.role)}:{of(argument.span, ARGUMENT)}"
+            made.append(f"E{number + 1}\t{name('events', event.type)}:{trigger}{roles}")
+        else:
+            counts["arguments left out"] += len(event.arguments)
+    yield from made
+
+
+def _write_label_studio(records: Iterable[Record], output: Path, counts: Counter[str]) -> None:
+    labels: dict[str, None] = {}
+    with atomic_write(output) as file:
+        file.write("[\n")
+        for number, record in enumerate(records):
+            counts["records"] += 1
+            file.write(("" if number == 0 else ",\n") + json_text(_task(record, labels, counts)))
+        file.write("\n]\n")
+    options = "".join(f"<Label value={quoteattr(label)}/>" for label in labels)
+    config = (
+        f'<View>\n<Labels name="label" toName="text">{options}</Labels>\n<Text name="text" value="$text"/>\n'
+        f'<RectangleLabels name="box" toName="image">{options}</RectangleLabels>\n'
+        '<Image name="image" value="$image"/>\n</View>\n'
+    )
+    with atomic_write(output.with_suffix(".xml")) as file:
+        file.write(config)
+
+
+def _task(record: Record, labels: dict[str, None], counts: Counter[str]) -> dict[str, Any]:
+    """Return a record as a task of Label Studio, its items as a prediction."""
+    results: list[dict[str, Any]] = []
+    ids: dict[tuple[str, Span | tuple[str, int]], str] = {}
+
+    def span_of(label: str, span: Span) -> str:
+        if (label, span) not in ids:
+            ids[label, span] = f"s{len(ids)}"
+            labels[label] = None
+            value = {"start": span[0], "end": span[1], "text": record.text[span[0] : span[1]], "labels": [label]}
+            results.append(_result(ids[label, span], "label", "text", "labels", value))
+        return ids[label, span]
+
+    def box_of(label: str, region: int) -> str | None:
+        found = record.regions[region]
+        if found.image:  # the view has one image
+            return None
+        key = (label, ("O", region))
+        if key not in ids:
+            ids[key] = f"b{len(ids)}"
+            labels[label] = None
+            x1, y1, x2, y2 = (100 * edge for edge in found.box)
+            value = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "rotation": 0, "rectanglelabels": [label]}
+            results.append(_result(ids[key], "box", "image", "rectanglelabels", value))
+        return ids[key]
+
+    def marks(label: str, span: Span | None, regions: Sequence[int]) -> list[str]:
+        """Return the marks of an item, its span first; its boxes are related to it."""
+        own = [] if span is None else [span_of(label, span)]
+        boxes = [one for one in (box_of(label, region) for region in regions) if one is not None]
+        if own:
+            for box in boxes:
+                relate(own[0], box, "shown by")
+        return own or boxes
+
+    def relate(start: str, end: str, label: str) -> None:
+        results.append({"type": "relation", "from_id": start, "to_id": end, "direction": "right", "labels": [label]})
+
+    def type_of(span: Span | None, other: str) -> str:
+        return next((entity.type for entity in record.entities if span is not None and entity.span == span), other)
+
+    for entity in record.entities:
+        found = marks(entity.type, entity.span, entity.regions)
+        counts["entities" if found else "entities left out"] += 1
+    for relation in (one for one in record.relations if not is_no_relation(one.type)):
+        head = marks(type_of(relation.head, MENTION), relation.head, relation.head_places.regions)
+        tail = marks(type_of(relation.tail, MENTION), relation.tail, relation.tail_places.regions)
+        counts["relations" if head and tail else "relations left out"] += 1
+        if head and tail:
+            relate(head[0], tail[0], relation.type)
+    for event in record.events:
+        _add_event(event, marks, type_of, relate, counts)
+    data = {"text": record.text, "image": None if record.image is None else str(record.image)}
+    return {"data": data | ({} if record.id is None else {"id": record.id}), "predictions": [{"result": results}]}
+
+
+def _add_event(
+    event: Event,
+    marks: Callable[[str, Span | None, Sequence[int]], list[str]],
+    type_of: Callable[[Span | None, str], str],
+    relate: Callable[[str, str, str], None],
+    counts: Counter[str],
+) -> None:
+    trigger = marks(event.type, event.trigger, event.regions)
+    counts["events" if trigger else "events left out"] += 1
+    for argument in event.arguments:
+        filler = marks(type_of(argument.span, argument.role), argument.span, argument.regions)
+        counts["arguments" if filler and trigger else "arguments left out"] += 1
+        if filler and trigger:
+            relate(trigger[0], filler[0], argument.role)
+
+
+def _result(id: str, source: str, target: str, kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": id, "from_name": source, "to_name": target, "type": kind, "value": dict(value)}
+
+
+FORMS: Mapping[str, Callable[[Iterable[Record], Path, Counter[str]], None]] = {
+    "conll": _write_conll,
+    "brat": _write_brat,
+    "label-studio": _write_label_studio,
+}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import islice, tee
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -17,9 +17,6 @@ from umie.images import open_image
 from umie.records import Record
 from umie.records.places import Places
 from umie.scoring.resampling import bootstrap_sums, interval
-
-if TYPE_CHECKING:
-    from umie.extraction.extractor import Extractor
 
 GIVEN = "given"
 VIEWS = {
@@ -32,6 +29,16 @@ TASKS = ("mner", "mre", "med", "meae")  # in the order of the table
 GRAY = (128, 128, 128)
 RESAMPLES = 1000
 Key: TypeAlias = tuple[Any, ...]
+
+
+class Extracts(Protocol):
+    """What an explanation needs of an ``Extractor``, which has a method ``explain``."""
+
+    model: Any
+
+    @property
+    def extract_many(self) -> Callable[..., Iterator[Extraction]]:
+        """Yields the extraction of each record."""
 
 
 class Decision(NamedTuple):
@@ -119,7 +126,7 @@ class Effect(NamedTuple):
 
 
 def explain_many(
-    extractor: Extractor,
+    extractor: Extracts,
     records: Iterable[Record],
     others: Iterable[Record] | None = None,
     *,
@@ -171,7 +178,7 @@ def effects(explanations: Iterable[Explanation], seed: int = 0) -> dict[str, dic
     return found
 
 
-def _reads_features(extractor: Extractor) -> bool:
+def _reads_features(extractor: Extracts) -> bool:
     return any(getattr(part, "reads_features", False) for part in extractor.model.modules())
 
 

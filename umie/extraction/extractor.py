@@ -17,6 +17,7 @@ from umie import tasks as all_tasks
 from umie.decoders.options import check_generation_options
 from umie.errors import UmieError, UnknownNameError, check_flag, check_kind, check_local, check_whole, shown
 from umie.evaluation.answers import answer_queries
+from umie.extraction.explain import Explanation, explain_many
 from umie.extraction.images import EncodedImage, encode_images, image_sizes, video_size
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
 from umie.grounders import Grounder
@@ -35,7 +36,6 @@ from umie.types import IMAGE_POLICIES, check_image_policy
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from umie.extraction.explain import Explanation
 
 Labels = Mapping[str, Sequence[str]]  # by task
 Grounders = Mapping[str, Any]  # by medium, a name, name and options, or a Grounder
@@ -247,8 +247,6 @@ class Extractor:
         record = _with_places(_as_record(text, {} if image is None else {"image": image}), {"image": regions})
         if record.image is None:
             raise UmieError("there is no image to explain: pass image=, or a record with one")
-        from umie.extraction.explain import explain_many  # which knows this class
-
         others = None if other is None else [_as_record("", {"image": other})]
         options: dict[str, Any] = {"tasks": tasks, "labels": labels, "grounders": grounders}
         return next(explain_many(self, [record], others, **options))

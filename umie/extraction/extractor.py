@@ -467,7 +467,7 @@ class _Draft:
             medium = grounder.medium
             if self.image.tensors is None or medium not in self.found.media:
                 continue
-            self.found, errors = grounder.filled(self.found, {}, 1)
+            self.found, errors = grounder.attempt(self.found)
             for error in errors.values():
                 self.not_looked(medium, error, missing_images)
 

@@ -142,26 +142,31 @@ class Grounder:
         Raises:
             UmieError: a medium cannot be read.
         """
-        grounded, errors = self.filled(record, {}, 1)
+        grounded, errors = self.attempt(record)
         for error in errors.values():
-            raise error
+            raise error if record.id is None else UmieError(f"record {record.id}: {error}") from error
         return grounded
 
-    def filled(
-        self, record: Record, recent: dict[object, Any], place: int, *, replaces: bool = False
-    ) -> tuple[Record, dict[int, UmieError]]:
-        """Return the record as ``ground`` does, and the errors by the number of the image; see ``MediumProposer``.
+    def attempt(self, record: Record) -> tuple[Record, dict[int, UmieError]]:
+        """Return the record as ``ground`` does, and the errors by the number of the image.
 
         A record with an error is unchanged. Places that items refer to are refined.
         """
         grounded, errors = self._grounded(record) if self.finds() else (record, {})
         if not errors and self.refines():
             grounded, errors = self.refined(grounded)
+        return (record if errors else grounded), errors
+
+    def filled(
+        self, record: Record, recent: dict[object, Any], place: int, *, replaces: bool = False
+    ) -> tuple[Record, dict[int, UmieError]]:
+        """Return the record as ``attempt`` does, with errors that name it; see ``MediumProposer``."""
+        grounded, errors = self.attempt(record)
         found = {}
         for number, error in errors.items():
             found[number] = UmieError(f"record {record.id or place}: {error}")
             found[number].__cause__ = error
-        return (record if errors else grounded), found
+        return grounded, found
 
     def look(self, record: Record, phrases: Sequence[str]) -> tuple[dict[str, list[Any]], dict[int, UmieError]]:
         """Return the places that show each phrase in all images, or in the medium; and errors by number of the image.

@@ -57,13 +57,18 @@ def parse_yaml(text: str) -> Any:
 
 def _reason(error: Exception) -> str:
     """Return what is wrong and where, in one line."""
-    mark = getattr(error, "problem_mark", None)
-    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
-        return " ".join(str(error).split())
-    context, began = error.context or "", error.context_mark
-    if context and began is not None and began.line != mark.line:
-        context += f" that begins in line {began.line + 1}"
-    problem = " ".join(filter(None, (error.problem, f"({context})" if context else "")))
+    plain = " ".join(str(error).split())
+    if isinstance(error, KeyError | AttributeError):  # from a tag such as !!bool before a value that is none
+        return f"a value does not fit its tag (!!...): {plain}"
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return plain
+    mark, began, context, problem = error.problem_mark, error.context_mark, error.context or "", error.problem or ""
+    if not context.startswith("while"):
+        problem = ", ".join(filter(None, (context, problem)))
+    elif began is not None and began.line != mark.line:
+        problem += f" ({context} that begins in line {began.line + 1})"
+    else:
+        problem += f" ({context})"
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 

@@ -2,8 +2,9 @@
 
     python examples/reamo/random_grounders.py runs/random-grounders
 
-writes Segment Anything 3 for images (sam3) and videos (sam3_video) and PE-A-Frame (pe_a_frame), each so small that it
-answers in milliseconds. examples/reamo/pipeline.yaml uses them as its control.
+writes Segment Anything 3 for images (sam3) and videos (sam3_video) and PE-A-Frame (pe_a_frame), each with less than 5
+million weights. Most of their answers are one and the same box, or the whole sound. examples/reamo/pipeline.yaml uses
+them as its control.
 """
 
 import sys

@@ -54,6 +54,15 @@ def test_an_event_has_a_time_and_its_arguments_are_tracks(tmp_path, frames):
     assert answers == ["[attacker = V2] [body part = V3] [body part = V4]"]
 
 
+def test_a_box_that_is_repeated_and_a_polygon(tmp_path):
+    both = [argument("Agent", 64, 36, 64, 36), argument("Agent", 64, 36, 64, 36)]
+    polygon = argument("Agent", 320, 0, 640, 90, 320, 180, 160, 90)
+    path = written(tmp_path / "v.jsonl", line([{"t_s": 2, "arguments": both}, {"t_s": 3, "arguments": [polygon]}]))
+    (record,) = data.read("vm2e2", path)
+    (agent,) = record.events[0].arguments
+    assert record.tracks[agent.tracks[0]].boxes == ((0.1, 0.1, 0.2, 0.2), (0.25, 0.0, 1.0, 0.5))
+
+
 def test_options(tmp_path, frames):
     path = written(tmp_path / "v.jsonl", line(frames), line(frames, text="", id=None, video_events=[]))
     read = list(data.read("vm2e2", path, text="title", frame_size="1280x720"))
@@ -69,6 +78,9 @@ def test_options(tmp_path, frames):
         ({"video": "../a.mp4"}, r"v.jsonl:1: .*video"),
         ({"video_events": [{"type": "A", "span_s": [1], "key_frames": []}]}, r"v.jsonl:1: event 0 .*span_s is \[1\]"),
         ({"video_events": [{"type": "A", "span_s": [3, 1], "key_frames": []}]}, r"v.jsonl:1: event 0 .*ascending"),
+        ({"text": ["a"]}, r"v.jsonl:1: field 'text' of the line is \['a'\]: expected a string, or null"),
+        ({"id": 3}, r"v.jsonl:1: field 'id' of the line is 3"),
+        ({"video_events": [{"type": "A.", "span_s": [1, 2], "key_frames": []}]}, r"'A.' is no name of a type"),
         ({"video_events": {}}, r"v.jsonl:1: .*'video_events' of the line is \{\}: expected a list"),
     ],
 )
@@ -83,18 +95,27 @@ def test_a_wrong_line_is_named(tmp_path, changes, message):
         (argument("A", 1, 2, 3), r"box_xywh is \[1, 2, 3\]"),
         (argument(7, 1, 2, 3, 4), "role is 7"),
         ({"role": "A"}, "box_xywh"),
+        (argument("A", 10**400, 2, 3, 4), "box_xywh is"),
     ],
 )
 def test_a_wrong_argument_is_named(tmp_path, argument, message):
     path = written(tmp_path / "v.jsonl", line([{"t_s": 2, "arguments": [argument]}]))
-    with pytest.raises(UmieError, match=rf"v.jsonl:1: event 0 \(counted from 0\): .*{message}"):
+    place = r"v.jsonl:1: event 0 \(counted from 0\): key frame 0 \(counted from 0\)"
+    with pytest.raises(UmieError, match=f"{place}: .*{message}"):
+        list(data.read("vm2e2", path))
+
+
+@pytest.mark.parametrize("time", [10, -1, 10**400, "2", None])
+def test_a_key_frame_outside_its_event(tmp_path, time):
+    path = written(tmp_path / "v.jsonl", line([{"t_s": time, "arguments": []}]))
+    with pytest.raises(UmieError, match=r"key frame 0 .*: t_s is .*expected a second of the event, 1.5 to 9"):
         list(data.read("vm2e2", path))
 
 
 def test_wrong_options(tmp_path, frames):
     path = written(tmp_path / "v.jsonl", line(frames))
     for options, message in (
-        ({"frame_size": "640"}, "frame_size is '640': use width and height in pixels, such as 640x360"),
+        ({"frame_size": 640}, "frame_size is 640: use width and height in pixels, such as 640x360"),
         ({"text": "tokens"}, "text is 'tokens': use one of text, title"),
         ({"regions": tmp_path}, "leave regions out"),
     ):

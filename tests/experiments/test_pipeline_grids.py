@@ -126,6 +126,28 @@ def test_the_content_of_a_checkpoint_is_part_of_the_identity(tmp_path):
     assert "grounders" not in identity(without, "data")["parts"]
 
 
+def test_so_is_the_content_of_a_package(tmp_path, monkeypatch):
+    folder = tmp_path / "umie_test_sentences"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "config.json").write_text("{}")
+    (tmp_path / "captions.txt").write_text("a.jpg: a cat")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def identity_of(**parts):
+        return json.dumps(identity(RunConfig(**{**GRID, "name": "x", "grounders": None, **parts}), "data"), default=str)
+
+    source = "package:umie_test_sentences"
+    for parts in (
+        {"grounders": {"image": {"name": "labels", "checkpoint": source}}},
+        {"encoder": {"name": "captions", "source": source, "path": str(tmp_path / "captions.txt")}},
+    ):
+        (folder / "model.safetensors").write_bytes(b"1")
+        first = identity_of(**parts)
+        (folder / "model.safetensors").write_bytes(b"22")
+        assert identity_of(**parts) != first
+
+
 def test_a_plan_refuses_options_of_grounders():
     config = RunConfig(**{**GRID, "grounders": {"image": {"name": "drawn_image", "top": 0}}, "name": "x"})
     for read_files in (False, True):

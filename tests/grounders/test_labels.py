@@ -1,8 +1,10 @@
 """`labels`: regions by what their labels mean, with the real weights of a small sentence encoder."""
 
 import importlib.util
+import json
 
 import pytest
+import transformers
 
 from umie.errors import UmieError
 from umie.grounders import registry
@@ -63,3 +65,21 @@ def test_a_text_encoder_is_needed(tmp_path):
         registry.build("labels")
     with pytest.raises(UmieError, match="nothing"):
         registry.build("labels", checkpoint=str(tmp_path / "nothing")).find("a.jpg", ["a man"], KNOWN)
+
+
+def test_a_short_text_encoder_and_one_that_cannot_read(tmp_path):
+    config = transformers.BertConfig(
+        vocab_size=64, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+        max_position_embeddings=12,
+    )  # fmt: skip
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = transformers.BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+    tokenizer.save_pretrained(tmp_path)
+    grounder = registry.build("labels", checkpoint=str(tmp_path), min_score=0.0)
+    grounder.load_weights()
+    assert len(grounder.find("a.jpg", ["a " * 50], KNOWN)[0]) <= 1
+    options = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**options, "pad_token": None}))
+    with pytest.raises(UmieError, match="cannot encode a text|pad"):
+        registry.build("labels", checkpoint=str(tmp_path)).load_weights()

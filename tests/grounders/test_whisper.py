@@ -1,6 +1,9 @@
 """`whisper`: matching words against all intervals, a small recognizer with random weights, and real speech."""
 
 import importlib.util
+import json
+import shutil
+import wave
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -25,7 +28,7 @@ SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")
 
 def heard(*words):
     """Return words of one second each."""
-    return [Heard(word, float(number), number + 1.0) for number, word in enumerate(words)]
+    return [Heard(whisper._letters(word), float(number), number + 1.0) for number, word in enumerate(words)]
 
 
 def test_a_name_that_is_spelled_otherwise_is_found():
@@ -35,6 +38,13 @@ def test_a_name_that_is_spelled_otherwise_is_found():
     assert alike(words, "banana", 0.6) == alike([], "view", 0.6) == alike(words, "!?", 0.6) == []
     assert alike(heard("ann", "or", "ann"), "Ann", 0.9, top=3) == [(0.0, 1.0), (2.0, 3.0)]
     assert alike(heard("ann", "", "ann"), "Ann", 0.9, top=1) == [(0.0, 1.0)]
+
+
+def test_accents_and_long_phrases():
+    assert alike(heard("beyonce\u0301"), "Beyonc\u00e9", 0.95) == [(0.0, 1.0)]
+    assert alike(heard("beyonc\u00e9"), "Beyonce", 0.95) == [(0.0, 1.0)]
+    words = heard("make", "america", "great", "again", "today", "please")
+    assert alike(words, "#MakeAmericaGreatAgainToday", 0.6) == [(0.0, 5.0)]
 
 
 @given(
@@ -105,6 +115,71 @@ def test_segments_are_inside_the_sound(checkpoint, seconds, monkeypatch):
     assert grounder.find(sound, ["ab"]) == found[:1]
 
 
+class Says:
+    """A recognizer that hears the same words in each window, the last one without an end."""
+
+    feature_extractor = transformers.WhisperFeatureExtractor()
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, inputs, **options):
+        self.calls += 1
+        words = [
+            (" Ann", (0.5, 1.0)),
+            (" met", (1.0, 1.0)),
+            (" Bob.", (29.0 if len(inputs["raw"]) > 400_000 else 0.9, None)),
+        ]
+        return {"chunks": [{"text": text, "timestamp": times} for text, times in words]}
+
+
+def test_times_are_those_of_the_whole_sound(checkpoint, tmp_path):
+    grounder = registry.build("whisper", checkpoint=str(checkpoint), top=3)
+    grounder._recognizer = Says()
+    sound = Sound(np.zeros(16_000 * 61, dtype=np.float32), 16_000)
+    ann, met, bob = grounder.find(sound, ["Ann", "met", "Bob"])
+    assert [one.interval for one in ann] == [(0.5, 1.0), (30.5, 31.0), (60.5, 61.0)]
+    assert met == []  # it has no duration
+    assert [one.interval for one in bob] == [(29.0, 30.0), (59.0, 60.0), (60.9, 61.0)]
+
+
+def test_a_file_is_recognized_once(checkpoint, tmp_path):
+    grounder = registry.build("whisper", checkpoint=str(checkpoint))
+    grounder._recognizer = Says()
+    paths = [tmp_path / f"{number}.wav" for number in range(whisper.KNOWN_SOUNDS + 1)]
+    for path in paths:
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16_000)
+            file.writeframes(bytes(32_000))
+    for phrase in ("Ann", "Bob"):
+        assert len(grounder.find(paths[0], [phrase])[0]) == 1
+    assert grounder._recognizer.calls == 1
+    for path in paths:
+        grounder.find(path, ["Ann"])
+    assert grounder._recognizer.calls == len(paths)
+    assert len(grounder._words) == whisper.KNOWN_SOUNDS
+
+
+def test_it_runs_on_the_device_that_was_chosen(checkpoint, monkeypatch):
+    monkeypatch.setattr("transformers.pipelines.base.is_torch_cuda_available", lambda: True, raising=False)
+    grounder = registry.build("whisper", checkpoint=str(checkpoint), device="cpu")
+    grounder.load_weights()
+    assert grounder._recognizer.device.type == "cpu"
+
+
+@pytest.mark.parametrize("heads", ["x", [[9, 9]], [], [[0, 0], [0, 2]]])
+def test_heads_that_the_model_does_not_have(checkpoint, tmp_path, heads):
+    shutil.copytree(checkpoint, tmp_path / "own")
+    path = tmp_path / "own" / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"alignment_heads": heads}))
+    with pytest.raises(
+        UmieError, match=r"alignment_heads in its generation_config.json is .*use the \[layer, head\] pairs"
+    ):
+        registry.build("whisper", checkpoint=str(tmp_path / "own")).load_weights()
+
+
 def test_what_is_no_checkpoint(tmp_path, checkpoint):
     with pytest.raises(UmieError, match="checkpoint is None: use the directory of a Whisper model"):
         registry.build("whisper")
@@ -112,7 +187,7 @@ def test_what_is_no_checkpoint(tmp_path, checkpoint):
     del model.generation_config.alignment_heads
     model.save_pretrained(tmp_path)
     transformers.WhisperProcessor.from_pretrained(checkpoint).save_pretrained(tmp_path)
-    with pytest.raises(UmieError, match=r"has no alignment_heads, which tell the times of words"):
+    with pytest.raises(UmieError, match="alignment_heads in its generation_config.json is None"):
         registry.build("whisper", checkpoint=str(tmp_path)).load_weights()
 
 

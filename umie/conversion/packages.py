@@ -167,7 +167,7 @@ def _write_smollm2(paths: dict[str, Path], folder: Path) -> None:
 
 
 def _write_whisper(paths: dict[str, Path], folder: Path) -> None:
-    """Write Whisper-tiny.en from the float16 tensors of CTranslate2, whose names and shapes are its own."""
+    """Write Whisper-tiny.en from the float16 tensors of CTranslate2, which names and stacks them in its own way."""
     weights = {}
     for name, value in _ctranslate2_tensors(paths[f"{_WHISPER}/model.bin"].read_bytes()):
         if value.ndim == 0:

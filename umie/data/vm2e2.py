@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ def read(
     """
     if regions is not None:
         raise UmieError(f"{path}: vm2e2 files contain their boxes: leave regions out")
-    size = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", frame_size)
+    size = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", str(frame_size))
     if size is None:
         raise UmieError(f"frame_size is {shown(frame_size)}: use width and height in pixels, such as {FRAME_SIZE}")
     if text not in TEXTS:
@@ -70,6 +69,7 @@ def read(
 
 def _record(path: Path, folder: str | None, size: tuple[int, int], text: str, number: int, line: str) -> Record:
     data = parse_json(line)
+    given, name = (_text(data, key) for key in (text, "id"))
     video = file_name(field(data, "video", str, "the line"), "video")
     tracks: list[Track] = []
     events = []
@@ -77,16 +77,24 @@ def _record(path: Path, folder: str | None, size: tuple[int, int], text: str, nu
         with at(f"event {index} (counted from 0)"):
             events.append(_event(item, size, tracks))
     return Record(
-        text=str(data.get(text) or "").strip(),
+        text=given.strip(),
         video=None if folder is None else video,
         image_folder=folder,
         tracks=tuple(tracks),
         events=tuple(events),
-        id=str(data.get("id") or f"{path.stem}:{number}"),
+        id=name or f"{path.stem}:{number}",
         tasks=("med", "meae"),
         source=f"VM2E2: {path.name}",
         license=LICENSE,
     )
+
+
+def _text(data: Any, key: str) -> str:
+    """Return a field that may be null or absent as a text."""
+    value = field({key: None} | data if isinstance(data, dict) else data, key, object, "the line")
+    if value is not None and not isinstance(value, str):
+        raise UmieError(f"field {shown(key)} of the line is {shown(value)}: expected a string, or null")
+    return value or ""
 
 
 def _event(item: Any, size: tuple[int, int], tracks: list[Track]) -> Event:
@@ -97,16 +105,17 @@ def _event(item: Any, size: tuple[int, int], tracks: list[Track]) -> Event:
         raise UmieError(f"span_s is {shown(times)}: expected the first and the last second")
     own = len(tracks)
     tracks.append(Track(tuple(times), (WHOLE_FRAME, WHOLE_FRAME), label))
-    boxes: dict[str, dict[float, list[Box]]] = {}  # by role and time
-    for frame in field(item, "key_frames", list, "an event"):
-        time: Any = field(frame, "t_s", object, "a key frame")
-        if not are_numbers([time], 1):
-            raise UmieError(f"t_s is {shown(time)}: expected the second of a key frame")
-        for argument in field(frame, "arguments", list, "a key frame"):
-            found = _argument(argument, size)
-            if found is not None:
-                role, box = found
-                boxes.setdefault(role, {}).setdefault(float(time), []).append(box)
+    boxes: dict[str, dict[float, dict[Box, None]]] = {}  # by role and time, each once
+    for number, frame in enumerate(field(item, "key_frames", list, "an event")):
+        with at(f"key frame {number} (counted from 0)"):
+            time: Any = field(frame, "t_s", object, "a key frame")
+            if not are_numbers([time], 1) or not times[0] <= time <= times[1]:
+                raise UmieError(f"t_s is {shown(time)}: expected a second of the event, {times[0]} to {times[1]}")
+            for argument in field(frame, "arguments", list, "a key frame"):
+                found = _argument(argument, size)
+                if found is not None:
+                    role, box = found
+                    boxes.setdefault(role, {}).setdefault(float(time), {})[box] = None
     arguments = []
     for role, by_time in boxes.items():
         for track in _tracks(role, by_time):
@@ -115,15 +124,13 @@ def _event(item: Any, size: tuple[int, int], tracks: list[Track]) -> Event:
     return Event(label, arguments=tuple(arguments), tracks=(own,))
 
 
-def _tracks(role: str, boxes: Mapping[float, list[Box]]) -> Iterator[Track]:
+def _tracks(role: str, boxes: Mapping[float, Iterable[Box]]) -> Iterator[Track]:
     """Yield one track through all times if each has one box, and otherwise a track for each box."""
-    times = sorted(boxes)
-    if max(Counter(map(len, boxes.values()))) == 1:
-        yield Track(tuple(times), tuple(boxes[time][0] for time in times), role)
-        return
-    for time in times:
-        for box in dict.fromkeys(boxes[time]):
-            yield Track((time,), (box,), role)
+    found = [(time, box) for time in sorted(boxes) for box in boxes[time]]
+    if len(found) == len(boxes):
+        yield Track(tuple(time for time, _ in found), tuple(box for _, box in found), role)
+    else:
+        yield from (Track((time,), (box,), role) for time, box in found)
 
 
 def _argument(argument: Any, size: tuple[int, int]) -> tuple[str, Box] | None:
@@ -148,4 +155,7 @@ def _argument(argument: Any, size: tuple[int, int]) -> tuple[str, Box] | None:
 
 def _words(name: str) -> str:
     """Return the last part of a name in words: Conflict.Attack.DetonateExplode becomes detonate explode."""
-    return _HUMPS.sub(" ", name.rpartition(".")[2]).lower()
+    words = _HUMPS.sub(" ", name.rpartition(".")[2]).lower().strip()
+    if not words:
+        raise UmieError(f"{shown(name)} is no name of a type or role")
+    return words

@@ -109,6 +109,7 @@ def _described(
     from umie.composition import checkpoint_of
     from umie.encoders import build_preprocessor
     from umie.fusion import VisualEmbeddingConfig
+    from umie.language_models.sources import located
 
     files: list[Any] = [known_digest(Path(plugin)) for plugin in config.plugins] if read_files else []
     if config.start_from is not None and read_files:
@@ -130,8 +131,8 @@ def _described(
             if read_files and getattr(part, "reads_features", False):
                 files.append(build_preprocessor(options).fingerprint())
         essential = _without_defaults(inner, config_class)
-        if source and read_files and Path(str(source)).exists():
-            files.append(_content(Path(str(source))))
+        if source and read_files and (path := Path(located(str(source)))).exists():
+            files.append(_content(path))
             essential = _replaced(essential, source)
         found[slot] = {**essential, **({"name": options["name"]} if "name" in options else {})}
     if config.grounders is not None and "fusion" in parts:  # the whole variant
@@ -141,8 +142,8 @@ def _described(
             grounder: Any = registries.grounders.get(options["name"])
             essential = _without_defaults(inner, grounder.Config)
             source = essential.get("checkpoint")
-            if source and read_files and Path(str(source)).exists():
-                files.append(_content(Path(str(source))))
+            if source and read_files and (path := Path(located(str(source)))).exists():
+                files.append(_content(path))
                 essential = _replaced(essential, source)
             found["grounders"][medium] = {**essential, "name": options["name"]}
     return found, files

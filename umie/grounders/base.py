@@ -260,9 +260,9 @@ class ModelGrounder(Grounder):
         """The model in evaluation mode on its device, and its processor."""
         import transformers
 
-        from umie.language_models.sources import check_loaded, load_with_processor
+        from umie.language_models.sources import check_loaded, load_with_processor, located
 
-        name = str(self.config.checkpoint)
+        name = located(str(self.config.checkpoint))
         advice = f"a directory with {self.config.kind} and its processor, written by save_pretrained"
         kinds = getattr(transformers, self.model_class), getattr(transformers, self.processor_class)
         model, processor, missing = load_with_processor(kinds[0], name, advice, kinds[1], use_safetensors=True)

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from umie.errors import UmieError
 from umie.grounders import registry
 from umie.grounders.base import CheckpointGrounderConfig, Grounder
 from umie.images import ImageSource
 from umie.records import Region
+from umie.weights import first_line
 
 MAX_TOKENS = 64  # of a phrase or label; more are left out
 BATCH = 64  # texts that are encoded at once
@@ -55,7 +57,18 @@ class LabelsGrounder(Grounder):
 
     def load_weights(self) -> None:
         """Load the text encoder; raise UmieError if the checkpoint is none."""
-        _ = self._encoder
+        try:
+            self._of(["a word"])
+        except (
+            ValueError,
+            RuntimeError,
+            IndexError,
+            TypeError,
+        ) as error:  # e.g. a model of sounds, or no padding token
+            raise UmieError(
+                f"checkpoint {self.config.checkpoint}: cannot encode a text ({first_line(error)}); use "
+                f"{self.config.kind}"
+            ) from error
 
     @cached_property
     def _encoder(self) -> tuple[Any, Any]:
@@ -90,7 +103,8 @@ class LabelsGrounder(Grounder):
         new = sorted({text for text in texts if text not in self._vectors})
         for start in range(0, len(new), BATCH):
             batch = new[start : start + BATCH]
-            options = {"truncation": True, "max_length": MAX_TOKENS, "padding": True, "return_tensors": "pt"}
+            longest = min(MAX_TOKENS, getattr(model.config, "max_position_embeddings", None) or MAX_TOKENS)
+            options = {"truncation": True, "max_length": longest, "padding": True, "return_tensors": "pt"}
             inputs = tokenizer(batch, **options).to(model.device)
             mask = inputs.attention_mask
             with torch.inference_mode():

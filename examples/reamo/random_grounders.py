@@ -7,7 +7,7 @@ million weights. Most of their answers are one and the same box, or the whole so
 them as its control.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -123,4 +123,6 @@ def write(folder):
 
 
 if __name__ == "__main__":
-    write(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="the directory to write")
+    write(parser.parse_args().folder)

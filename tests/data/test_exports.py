@@ -24,7 +24,7 @@ RECORD = Record(
     ),
     relations=(Relation("peer of", ANN, BOB), Relation("none", BOB, ANN), Relation("in", BOB, (22, 26))),
     events=(
-        Event("meet", (4, 7), (Argument("Agent", ANN), Argument("Place", ROME), Argument("Tool", regions=(1,)))),
+        Event("meet", (4, 7), (Argument("Agent", ANN), Argument("Agent", ROME), Argument("Tool", regions=(1,)))),
         Event("attack", None, (Argument("Target", BOB),)),
     ),
     id="r1",
@@ -54,7 +54,8 @@ def test_brat(tmp_path):
     (event,) = (where for name, where in (line[:2] for line in lines) if name[0] == "E")
     trigger, *roles = (one.split(":") for one in event.split())
     assert (trigger[0], marks[trigger[1]]) == ("meet", ("meet", "met"))
-    assert [(role, marks[mark][1]) for role, mark in roles] == [("Agent", "Ann"), ("Place", "Rome")]
+    assert [(role, marks[mark][1]) for role, mark in roles] == [("Agent", "Ann"), ("Agent2", "Rome")]
+    assert (tmp_path / "b" / "records.tsv").read_text() == "000001\tr1\ta.jpg\n000002\t\t\n"
     config = (tmp_path / "b" / "annotation.conf").read_text()
     assert "big_place" in config.split("[relations]")[0]
     assert "peer_of\tArg1:<ANY>, Arg2:<ANY>" in config
@@ -86,7 +87,15 @@ def test_label_studio(tmp_path):
         ("Ann", "shown by", None),
     } <= related
     view = defusedxml.ElementTree.parse(tmp_path / "t.xml").getroot()
-    assert {one.get("value") for one in view.iter("Label")} >= {"person", "big place", "dog", "meet"}
+    named = {kind: {one.get("value") for one in view.find(kind)} for kind in ("Labels", "RectangleLabels", "Relations")}
+    assert named["Labels"] >= {"person", "big place", "meet"}
+    assert named["RectangleLabels"] == {"person", "dog", "Tool"}
+    assert named["Relations"] >= {"peer of", "Agent", "shown by"}
+    export([Record("no image", id="x")], tmp_path / "u.json", "label-studio", url="/files/")
+    assert json.loads((tmp_path / "u.json").read_text())[0]["data"] == {"text": "no image", "image": "", "id": "x"}
+    assert "<Image" not in (tmp_path / "u.xml").read_text()
+    export([RECORD], tmp_path / "u.json", "label-studio", url="/files/?d=")
+    assert json.loads((tmp_path / "u.json").read_text())[0]["data"]["image"] == "/files/?d=a.jpg"
 
 
 @given(st.data())

@@ -136,14 +136,18 @@ def export(
     images: Images = None,
     regions: Regions = None,
     format_option: FormatOptions = None,
+    url: Annotated[
+        str,
+        typer.Option(help="Label Studio: what comes before the name of an image, e.g. /data/local-files/?d=images/."),
+    ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")] = False,
 ) -> None:
     """Write records in the format of another tool: to correct the answers of a model, or to compare.
 
     conll: entities as BIO tags, one token per line (an entity inside another one is left out). brat: entities,
-    relations and events, a .txt and an .ann file per record, and annotation.conf. label-studio: tasks with predictions,
-    also the boxes of items, and OUTPUT.xml, the labeling interface of the project. Items without words are left out of
-    the first two; what is left out is counted.
+    relations and events, a .txt and an .ann file per record, annotation.conf, and records.tsv with ids and images.
+    label-studio: tasks with predictions, also the boxes of items, and OUTPUT.xml, the labeling interface of the
+    project. Items without words are left out of the first two; what is left out is counted.
 
     Example:
         umie data export -i extracted.jsonl --to label-studio -o tasks.json
@@ -162,7 +166,7 @@ def export(
                 yield record
                 count()
 
-        written = write(not_none(counted(), f"{input_file}: contains no records"), output, to)
+        written = write(not_none(counted(), f"{input_file}: contains no records"), output, to, url=url)
     print_line("; ".join(f"{name}: {number:,}" for name, number in written.items()))
     print_line(f"Written: {output}")
 

@@ -196,9 +196,9 @@ def ground(
     to one that points: umie evaluate --predictions grounded.jsonl --gold test.jsonl
 
     The options are those of the grounder's Config: top and min_score for all; checkpoint and device for models, such as
-    grounding and sam3, which search an image, and ctc, which aligns the letters of a phrase with speech. words finds
-    segments by their labels, see umie data segments --proposer words. sam2 looks for no words: it turns the boxes that
-    items already have into masks.
+    grounding and sam3, which search an image, ctc, which aligns the letters of a phrase with speech, and whisper, which
+    recognizes speech. words and labels find segments and regions by their labels, see umie data segments --proposer
+    words and umie data regions. sam2 looks for no words: it turns the boxes that items already have into masks.
 
     Media that cannot be read are treated as in umie data segments; the items of their records stay as they are.
 

@@ -18,8 +18,6 @@ from umie.errors import UmieError
 if TYPE_CHECKING:
     from umie.extraction.explain import Explanation
 
-SHUFFLES = "the image of another record"
-
 
 def explain(
     text: Annotated[str | None, typer.Argument(help="The text, unless --data.")] = None,
@@ -50,9 +48,12 @@ def explain(
 ) -> None:
     """Say what a model finds only because of the image: with it, without it, with a gray one, and with another one.
 
-    For a text, a table of the items with their probabilities. With --data, the share of the decisions that
-    each view changes, with its 95% interval over the records; each record gets the image of another one. Regions stay
-    where they are. Items are compared by what they say about the text: their regions count only if they have no words.
+    For a text, a table of the items that are found with any of the images: their probabilities, or - where they are not
+    found. With --data, the decisions are the items that are found with the record's image or with the one that is
+    named, changed are those that are found with only one of the two, and the 95% interval of their share is over the
+    records; the other image is that of another record. Regions stay where they are, and answers of a model that was
+    trained with regions are about them. Items are compared by what they say about the text: their regions count only if
+    they have no words.
 
         umie explain -m best "Kids at the Salvation Army" --image kids.jpg --other beach.jpg
         umie explain -m best --data test.txt -f twitter --images images -o decisions.jsonl
@@ -118,21 +119,19 @@ def _explain_data(
     elif not shares:
         print_line("Nothing was found with any image.")
     else:
-        table = Table("task", "instead of the image", "changed", "decisions", "share", "95% interval", box=None)
+        table = Table("task", "image", "changed", "decisions", "share", "95% interval", box=None)
         for name, own in shares.items():
             for view, effect in own.items():
                 cells = f"{effect.changed:,}", f"{effect.decisions:,}", f"{effect.share:.3f}"
-                table.add_row(name, _said(view), *cells, f"{effect.low:.3f} to {effect.high:.3f}")
+                table.add_row(name, view, *cells, f"{effect.low:.3f} to {effect.high:.3f}")
         show(table)
     if output is not None:
         print_line(f"Written: {output}")
 
 
-def _said(view: str) -> str:
-    return {"without": "none", "blank": "a gray one", "other": SHUFFLES}[view]
-
-
 def _show(found: Explanation) -> None:
+    from umie.extraction.explain import VIEWS
+
     if not found.decisions:
         print_line(str(found))
         return
@@ -142,4 +141,4 @@ def _show(found: Explanation) -> None:
     show(table)
     for view in found.views:
         changed, number = found.counts(view)
-        print_line(f"{_said(view)}: {changed} of {number} decisions change")
+        print_line(f"{view}: {changed} of {number} items are found with only one of the two ({VIEWS[view]})")

@@ -19,7 +19,7 @@ _ODD = re.compile(r"[^\w-]+")  # what the name of a type in brat cannot have
 MENTION, ARGUMENT = "mention", "argument"  # in brat, the types of spans that are ends of relations or fill roles only
 
 
-def export(records: Iterable[Record], output: str | Path, form: str) -> Counter[str]:
+def export(records: Iterable[Record], output: str | Path, form: str, *, url: str = "") -> Counter[str]:
     """Write records in the format of another tool; return how many of each kind of item were written and left out.
 
     Args:
@@ -27,6 +27,7 @@ def export(records: Iterable[Record], output: str | Path, form: str) -> Counter[
         output: the file to write; for brat, the directory.
         form: ``conll`` (entities as BIO tags), ``brat`` (entities, relations, events), or ``label-studio`` (all of it,
             and the boxes of items).
+        url: for Label Studio, what comes before the names of images in their addresses.
 
     Raises:
         UmieError: the form is unknown, or the output cannot be written.
@@ -34,11 +35,11 @@ def export(records: Iterable[Record], output: str | Path, form: str) -> Counter[
     if form not in FORMS:
         raise UmieError(f"--to is {form!r}: use one of {', '.join(FORMS)}")
     counts: Counter[str] = Counter()
-    FORMS[form](records, Path(output), counts)
+    FORMS[form](records, Path(output), url, counts)
     return counts
 
 
-def _write_conll(records: Iterable[Record], output: Path, counts: Counter[str]) -> None:
+def _write_conll(records: Iterable[Record], output: Path, _: str, counts: Counter[str]) -> None:
     with atomic_write(output) as file:
         for record in records:
             counts["records"] += 1
@@ -67,15 +68,18 @@ def _tagged(record: Record, counts: Counter[str]) -> Iterator[tuple[str, str]]:
             yield record.text[start:end], tag.replace(" ", "_")
 
 
-def _write_brat(records: Iterable[Record], output: Path, counts: Counter[str]) -> None:
+def _write_brat(records: Iterable[Record], output: Path, _: str, counts: Counter[str]) -> None:
     kinds: dict[str, dict[str, None]] = {"entities": {}, "relations": {}, "events": {}, "roles": {}}
     with atomic_folder(output) as folder:
+        names = []
         for number, record in enumerate(records, 1):
+            names.append(f"{number:06d}\t{record.id or ''}\t{record.image or ''}\n")
             counts["records"] += 1
             text = re.sub(r"\s", " ", record.text)  # a span may not cross lines
             (folder / f"{number:06d}.txt").write_text(f"{text}\n", encoding="utf-8")
             lines = "".join(f"{line}\n" for line in _standoff(record, text, kinds, counts))
             (folder / f"{number:06d}.ann").write_text(lines, encoding="utf-8")
+        (folder / "records.tsv").write_text("".join(names), encoding="utf-8")
         roles = ", ".join(f"{role}*:<ANY>" for role in kinds["roles"])
         parts = {
             "entities": list(kinds["entities"]),
@@ -123,35 +127,45 @@ def _standoff(record: Record, text: str, kinds: Mapping[str, dict[str, None]], c
     for number, event in enumerate(record.events):
         if count("events", event.trigger is not None) and event.trigger is not None:
             trigger = mark(event.type, event.trigger, "events")
-            roles = ""
+            roles, seen = "", Counter[str]()
             for argument in event.arguments:
                 if count("arguments", argument.span is not None) and argument.span is not None:
-                    roles += f" {name('roles', argument.role)}:{of(argument.span, ARGUMENT)}"
+                    role = name("roles", argument.role)
+                    seen[role] += 1  # the second agent is Agent2
+                    roles += f" {role}{seen[role] if seen[role] > 1 else ''}:{of(argument.span, ARGUMENT)}"
             made.append(f"E{number + 1}\t{name('events', event.type)}:{trigger}{roles}")
         else:
             counts["arguments left out"] += len(event.arguments)
     yield from made
 
 
-def _write_label_studio(records: Iterable[Record], output: Path, counts: Counter[str]) -> None:
-    labels: dict[str, None] = {}
+def _write_label_studio(records: Iterable[Record], output: Path, url: str, counts: Counter[str]) -> None:
+    labels: dict[str, dict[str, None]] = {"text": {}, "box": {}, "relation": {}}
+    has_image = False
     with atomic_write(output) as file:
         file.write("[\n")
         for number, record in enumerate(records):
             counts["records"] += 1
-            file.write(("" if number == 0 else ",\n") + json_text(_task(record, labels, counts)))
+            has_image |= record.image is not None
+            file.write(("" if number == 0 else ",\n") + json_text(_task(record, url, labels, counts)))
         file.write("\n]\n")
-    options = "".join(f"<Label value={quoteattr(label)}/>" for label in labels)
+
+    def listed(tag: str, kind: str) -> str:
+        return "".join(f"<{tag} value={quoteattr(label)}/>" for label in labels[kind])
+
     config = (
-        f'<View>\n<Labels name="label" toName="text">{options}</Labels>\n<Text name="text" value="$text"/>\n'
-        f'<RectangleLabels name="box" toName="image">{options}</RectangleLabels>\n'
-        '<Image name="image" value="$image"/>\n</View>\n'
+        f'<Labels name="label" toName="text">{listed("Label", "text")}</Labels>\n<Text name="text" value="$text"/>\n'
     )
+    if has_image:
+        config += f'<RectangleLabels name="box" toName="image">{listed("Label", "box")}</RectangleLabels>\n'
+        config += '<Image name="image" value="$image"/>\n'
+    if labels["relation"]:
+        config += f"<Relations>{listed('Relation', 'relation')}</Relations>\n"
     with atomic_write(output.with_suffix(".xml")) as file:
-        file.write(config)
+        file.write(f"<View>\n{config}</View>\n")
 
 
-def _task(record: Record, labels: dict[str, None], counts: Counter[str]) -> dict[str, Any]:
+def _task(record: Record, url: str, labels: Mapping[str, dict[str, None]], counts: Counter[str]) -> dict[str, Any]:
     """Return a record as a task of Label Studio, its items as a prediction."""
     results: list[dict[str, Any]] = []
     ids: dict[tuple[str, Span | tuple[str, int]], str] = {}
@@ -159,7 +173,7 @@ def _task(record: Record, labels: dict[str, None], counts: Counter[str]) -> dict
     def span_of(label: str, span: Span) -> str:
         if (label, span) not in ids:
             ids[label, span] = f"s{len(ids)}"
-            labels[label] = None
+            labels["text"][label] = None
             value = {"start": span[0], "end": span[1], "text": record.text[span[0] : span[1]], "labels": [label]}
             results.append(_result(ids[label, span], "label", "text", "labels", value))
         return ids[label, span]
@@ -171,7 +185,7 @@ def _task(record: Record, labels: dict[str, None], counts: Counter[str]) -> dict
         key = (label, ("O", region))
         if key not in ids:
             ids[key] = f"b{len(ids)}"
-            labels[label] = None
+            labels["box"][label] = None
             x1, y1, x2, y2 = (100 * edge for edge in found.box)
             value = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "rotation": 0, "rectanglelabels": [label]}
             results.append(_result(ids[key], "box", "image", "rectanglelabels", value))
@@ -187,6 +201,7 @@ def _task(record: Record, labels: dict[str, None], counts: Counter[str]) -> dict
         return own or boxes
 
     def relate(start: str, end: str, label: str) -> None:
+        labels["relation"][label] = None
         results.append({"type": "relation", "from_id": start, "to_id": end, "direction": "right", "labels": [label]})
 
     def type_of(span: Span | None, other: str) -> str:
@@ -203,8 +218,8 @@ def _task(record: Record, labels: dict[str, None], counts: Counter[str]) -> dict
             relate(head[0], tail[0], relation.type)
     for event in record.events:
         _add_event(event, marks, type_of, relate, counts)
-    data = {"text": record.text, "image": None if record.image is None else str(record.image)}
-    return {"data": data | ({} if record.id is None else {"id": record.id}), "predictions": [{"result": results}]}
+    data = {"text": record.text, "image": "" if record.image is None else f"{url}{record.image}", "id": record.id}
+    return {"data": {name: one for name, one in data.items() if one is not None}, "predictions": [{"result": results}]}
 
 
 def _add_event(
@@ -227,7 +242,7 @@ def _result(id: str, source: str, target: str, kind: str, value: Mapping[str, An
     return {"id": id, "from_name": source, "to_name": target, "type": kind, "value": dict(value)}
 
 
-FORMS: Mapping[str, Callable[[Iterable[Record], Path, Counter[str]], None]] = {
+FORMS: Mapping[str, Callable[[Iterable[Record], Path, str, Counter[str]], None]] = {
     "conll": _write_conll,
     "brat": _write_brat,
     "label-studio": _write_label_studio,

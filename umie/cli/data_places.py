@@ -55,6 +55,11 @@ Replace = Annotated[
 MANY = 0.05  # share of boxes without area that suggests another form of boxes
 Drawn = Callable[["Iterator[Record]", "AnnotateStats"], "Iterator[Record]"]
 
+NEEDS_LABELS = {  # what is missing if a grounder that compares labels finds nothing
+    "words": "; words needs segments with labels: umie data speak --labels, or umie data segments --proposer words",
+    "labels": "; labels needs regions with labels, as detectors with classes write them: umie data regions",
+}
+
 
 def regions(
     input_file: Input,
@@ -212,8 +217,8 @@ def ground(
     sources = [source_of(path, format_name, media, None, format_option) for path in files]
     part, stats = _propose(registry, grounder, option, sources, files, missing_media, replace=False)
     if part.counts["phrases"] and part.counts["phrases"] == part.counts["phrases without a place"]:
-        hint = "; words needs segments with labels: umie data speak --labels, or umie data segments --proposer words"
-        print_note(f"warning: nothing was found for any phrase{hint if grounder == 'words' else ''}", "yellow")
+        hint = NEEDS_LABELS.get(grounder, "")
+        print_note(f"warning: nothing was found for any phrase{hint}", "yellow")
     _print_written(part.medium, stats, output)
 
 

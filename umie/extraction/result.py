@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import Any, NamedTuple, TypeAlias
 
 from umie.records import (
@@ -21,6 +22,7 @@ from umie.records import (
     is_no_relation,
     record_to_json,
 )
+from umie.records.html import record_html
 
 PixelBox: TypeAlias = tuple[int, int, int, int]
 
@@ -81,6 +83,11 @@ class Extraction:
     answers: tuple[ExtractionAnswer, ...] = field(default=(), compare=False)
     more_image_sizes: tuple[tuple[int, int] | None, ...] = ()
     video_size: tuple[int, int] | None = None
+
+    def _repr_html_(self) -> str:
+        """Return the text with colored spans and a table of the items with their probabilities, for notebooks."""
+        notes = "".join(f"<p><small>{escape(one.message)}</small></p>" for one in self.warnings)
+        return record_html(self.record, self.probability) + notes
 
     @property
     def text(self) -> str:

@@ -307,6 +307,12 @@ class Record:
         gold = None if self.gold is None else self.gold.ungrounded(medium)
         return replace(self.regrounded(medium, self.places(medium), {}), gold=gold)
 
+    def _repr_html_(self) -> str:
+        """Return the text with colored spans and a table of the items, for notebooks."""
+        from umie.records.html import record_html
+
+        return record_html(self)
+
     def image_path(self) -> Path | None:
         """Return the path of the first image; see ``path``."""
         return self.path("image")

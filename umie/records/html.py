@@ -1,0 +1,92 @@
+"""Records in notebooks: the text with colored spans, and a table of the items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from html import escape
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from umie.records.offsets import Span
+from umie.records.places import Places
+
+# Okabe and Ito's colors, which color-blind readers can distinguish, lightened so that text on them can be read
+COLORS = ("#8fd3f5", "#f7d48a", "#8fdcc3", "#f3b0d0", "#f5b58a", "#b5c8ee", "#f2ec9b", "#cfcfcf")
+Probability = Callable[..., float | None]
+
+
+class Line(NamedTuple):
+    """A line of the table."""
+
+    kind: str
+    label: str
+    parts: tuple[tuple[Span | None, Places], ...]
+    item: tuple[Any, ...]  # whose probability it has
+
+
+def record_html(record: Any, probability: Probability | None = None) -> str:
+    """Return a record as HTML without scripts: its text, its media by name, and its items.
+
+    Args:
+        record: the record.
+        probability: returns the probability of an item, as ``Extraction.probability``; None leaves the column out.
+    """
+    lines = list(_lines(record))
+    labels = list(dict.fromkeys(line.label for line in lines))
+    colors = {label: COLORS[number % len(COLORS)] for number, label in enumerate(labels)}
+    media = ", ".join(
+        f"{medium}: {one}" for medium in record.media for one in record.of(medium) if isinstance(one, str)
+    )
+    head = "".join(
+        f"<th>{name}</th>" for name in ("", "label", "words or places", *(["probability"] * bool(probability)))
+    )
+    body = ""
+    for line in lines:
+        said = " &ndash; ".join(escape(_said(record, *part)) for part in line.parts)
+        cells = (
+            f"<td>{line.kind}</td><td style='background: {colors[line.label]}'>{escape(line.label)}</td><td>{said}</td>"
+        )
+        if probability is not None:
+            value = probability(*line.item)
+            cells += f"<td>{'' if value is None else f'{value:.2f}'}</td>"
+        body += f"<tr>{cells}</tr>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if lines else "<p>no items</p>"
+    note = f"<p><small>{escape(media)}</small></p>" if media else ""
+    return f"<div><p style='white-space: pre-wrap'>{_marked(record, lines, colors)}</p>{note}{table}</div>"
+
+
+def _lines(record: Any) -> Iterator[Line]:
+    for entity in record.entities:
+        yield Line("entity", entity.type, ((entity.span, entity.places),), (entity,))
+    for relation in record.relations:
+        if relation.type.casefold() != "none":
+            ends = (relation.head, relation.head_places), (relation.tail, relation.tail_places)
+            yield Line("relation", relation.type, ends, (relation,))
+    for event in record.events:
+        yield Line("event", event.type, ((event.trigger, event.places),), (event,))
+        for argument in event.arguments:
+            yield Line("argument", argument.role, ((argument.span, argument.places),), (event, argument))
+
+
+def _said(record: Any, span: Span | None, places: Places) -> str:
+    words = [] if span is None else [record.surface(span)]
+    return " ".join([*words, *places.names]) or "(not in the text)"
+
+
+def _marked(record: Any, lines: list[Line], colors: dict[str, str]) -> str:
+    """Return the text with the spans of entities, triggers and arguments, in the color of the shortest one."""
+    spans = [
+        (span, line.label) for line in lines if line.kind != "relation" for span, _ in line.parts if span is not None
+    ]
+    edges = sorted({0, len(record.text), *(edge for span, _ in spans for edge in span)})
+    found = ""
+    for start, end in pairwise(edges):
+        over = sorted(
+            (one for one in spans if one[0][0] <= start and end <= one[0][1]), key=lambda one: one[0][1] - one[0][0]
+        )
+        text = escape(record.text[start:end])
+        if over:
+            names = escape(", ".join(dict.fromkeys(label for _, label in over)), quote=True)
+            text = f"<mark style='background: {colors[over[0][1]]}' title=\"{names}\">{text}</mark>"
+        found += text
+    return found

@@ -198,10 +198,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
+TOO_LONG = f"the line has more than {MAX_LINE:,} characters; split the record"
+
+
 def bounded_lines(
     path: Path,
     max_bytes: int = _MAX_CHARACTER * MAX_LINE,
-    too_long: str = f"the line has more than {MAX_LINE:,} characters; split the record",
+    too_long: str = TOO_LONG,
 ) -> Iterator[tuple[int, str | UmieError]]:
     """Yield the lines of a UTF-8 file with their numbers, from 1, without line endings and byte-order mark.
 
@@ -210,29 +213,36 @@ def bounded_lines(
     """
     try:
         with open_regular(path) as file:
-            # two more bytes for the line ending, so that a line of exactly max_bytes is not mistaken for a longer one
-            next_part = partial(file.readline, max_bytes + 2)
-            for number, part in enumerate(iter(next_part, b""), start=1):
-                if number == 1:
-                    with at(str(path)):
-                        check_content(part)
-                if len(part) > max_bytes and len(part.rstrip(b"\r\n")) > max_bytes:
-                    while part and not part.endswith(b"\n"):
-                        part = next_part()
-                    yield number, UmieError(too_long)
-                    continue
-                try:
-                    line = decode_utf8(part).removesuffix("\n").removesuffix("\r")
-                except UmieError as error:
-                    yield number, error
-                    continue
-                yield number, line.removeprefix("\ufeff") if number == 1 else line
+            yield from stream_lines(file, str(path), max_bytes, too_long)
     except OSError as error:
         raise UmieError(f"{path}: cannot read: {error.strerror}") from error
     except UmieError:
         raise  # thrown into the generator by its caller
     except ValueError as error:  # a NUL character in the name
         raise UmieError(f"{path}: cannot read: {error}") from error
+
+
+def stream_lines(
+    file: IO[bytes], name: str, max_bytes: int = _MAX_CHARACTER * MAX_LINE, too_long: str = TOO_LONG
+) -> Iterator[tuple[int, str | UmieError]]:
+    """Yield the lines of an open file as ``bounded_lines`` does; ``name`` is for messages."""
+    # two more bytes for the line ending, so that a line of exactly max_bytes is not mistaken for a longer one
+    next_part = partial(file.readline, max_bytes + 2)
+    for number, part in enumerate(iter(next_part, b""), start=1):
+        if number == 1:
+            with at(name):
+                check_content(part)
+        if len(part) > max_bytes and len(part.rstrip(b"\r\n")) > max_bytes:
+            while part and not part.endswith(b"\n"):
+                part = next_part()
+            yield number, UmieError(too_long)
+            continue
+        try:
+            line = decode_utf8(part).removesuffix("\n").removesuffix("\r")
+        except UmieError as error:
+            yield number, error
+            continue
+        yield number, line.removeprefix("\ufeff") if number == 1 else line
 
 
 def decode_utf8(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -65,7 +66,9 @@ def extract(
         list[str] | None, typer.Option(help="A label to use in place of the model's: LABEL or TASK=LABEL. Repeatable.")
     ] = None,
     plugin: Plugins = None,
-    input_file: Annotated[Path | None, typer.Option("--input", "-i", help="A JSONL file of records.")] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", "-i", help="A JSONL file of records, or - for standard input.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSONL file to write.")] = None,
     details: Annotated[
         Path | None, typer.Option(help="Also write places in pixels and seconds, gates and warnings to this file.")
@@ -116,6 +119,11 @@ def extract(
     Further keys of a line are copied. With --skip-bad, lines that are invalid or have a medium that cannot be read are
     written to out.jsonl.rejected.jsonl with the reason; lines without text and media always are.
 
+    With --input -, lines are read from standard input, results are written to standard output as soon as a batch is
+    complete (--batch-size 1: each by itself), and rejected lines to standard error; nothing can be resumed:
+
+        cat in.jsonl | umie extract --model best -i - --images photos | gzip > out.jsonl.gz
+
     To resume an interrupted run, run the same command again; --missing-images and --skip-bad may change. Finished lines
     are kept in out.jsonl.part, and out.jsonl appears when it is complete, with its digest in out.jsonl.sha256. A
     complete output is replaced only with --overwrite.
@@ -148,10 +156,18 @@ def extract(
     if grounder:
         options["grounders"] = _grounders([text_of(one) for one in grounder])
     if input_file is not None:
-        if output is None:
-            raise UmieError("--output is missing: use the name of the JSONL file to write")
         if has_media or region or segment or track or json_flag:
             raise UmieError("media, their places and --json cannot be used with --input: its records have their own")
+        if str(input_file) == "-":
+            if str(output or "-") != "-" or details is not None or overwrite:
+                raise UmieError(
+                    "--input -: results go to standard output; --output, --details and --overwrite need a file"
+                )
+            with no_relation_names(no_relation or ()):
+                _extract_stream(model, images, task, labels, skip_bad, options)
+            return
+        if output is None:
+            raise UmieError("--output is missing: use the name of the JSONL file to write")
         options |= {"details": details, "images": images, "tasks": task, "labels": labels, "skip_bad": skip_bad}
         options["overwrite"] = overwrite
         with no_relation_names(no_relation or ()):
@@ -180,6 +196,40 @@ def extract(
         print_json(found.to_json())
     else:
         show_extraction(found)
+
+
+def _extract_stream(
+    model: str,
+    images: Path | None,
+    tasks: Sequence[str] | None,
+    labels: Mapping[str, Sequence[str]] | None,
+    skip_bad: bool,
+    options: Mapping[str, Any],
+) -> None:
+    from umie.extraction import Extractor, extract_stream
+
+    disable_progress_bars()
+    folder = Path() if images is None else images
+    if not folder.is_dir():
+        raise UmieError(f"--images {folder}: not a directory")
+
+    def write(line: str) -> None:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    summary = extract_stream(
+        Extractor.from_pretrained(model, **options),
+        sys.stdin.buffer,
+        write,
+        lambda line: print_note(f"rejected: {line}", "yellow"),
+        images=folder,
+        tasks=tasks,
+        labels=labels,
+        skip_bad=skip_bad,
+    )
+    print_note(
+        f"records: {summary.total:,} ({summary.written:,} written, {summary.total - summary.written:,} rejected)"
+    )
 
 
 def _extract_file(model: str, source: Path, output: Path, options: Mapping[str, Any]) -> None:

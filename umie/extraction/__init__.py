@@ -2,7 +2,7 @@
 
 from umie.extraction.explain import Effect, Explanation, effects, explain_many
 from umie.extraction.extractor import Extractor
-from umie.extraction.file import FileSummary, extract_file
+from umie.extraction.file import FileSummary, extract_file, extract_stream
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "effects",
     "explain_many",
     "extract_file",
+    "extract_stream",
 ]

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import umie
 from umie.errors import UmieError, at, check_flag, check_kind, check_local
 from umie.extraction.extractor import WINDOW_BATCHES, Extractor, Labels
 from umie.extraction.images import SKIPPED
 from umie.extraction.result import Extraction
-from umie.extraction.source import SourceLine, read_items, with_further_keys
+from umie.extraction.source import SourceLine, read_items, stream_items, with_further_keys
 from umie.files import check_distinct, json_text
 from umie.hub import check_saved, find_file
 from umie.processor import FILE as PROCESSOR_FILE
@@ -148,6 +148,67 @@ def extract_file(
     return _with_counts(summary, paths[0])
 
 
+def extract_stream(
+    extractor: Extractor,
+    source: IO[bytes],
+    write: Callable[[str], None],
+    reject: Callable[[str], None],
+    *,
+    name: str = "standard input",
+    images: str | Path = ".",
+    tasks: Sequence[str] | None = None,
+    labels: Labels | None = None,
+    skip_bad: bool = False,
+) -> FileSummary:
+    """Extract from each line of a stream as from those of a file; results are written as soon as a batch is complete.
+
+    Args:
+        extractor: the model; ``batch_size`` lines are read at once.
+        source: lines of JSON records.
+        write: called with each result, in order.
+        reject: called with the JSON of each line without a result, as in ``<output>.rejected.jsonl``.
+        name: of the stream, for messages.
+        images: the directory of the media.
+        tasks: as in ``Extractor.extract``.
+        labels: as in ``Extractor.extract``.
+        skip_bad: as in ``extract_file``.
+
+    Raises:
+        UmieError: as ``extract_file``; the results of earlier batches are written.
+    """
+    summary = FileSummary(0)
+    writer = _Writer(
+        extractor, Path(name), _Streams(write, reject, summary), summary, has_details=False, skip_bad=skip_bad
+    )
+    items = stream_items(source, name, Path(images))
+    while window := list(islice(items, extractor.batch_size)):
+        for item in window:
+            if item.error is not None and not (item.is_empty or skip_bad):
+                raise UmieError(f"{name}:{item.number}: {item.error} (to go on without it: --skip-bad)")
+        for item in writer.write(window, tasks, labels):
+            summary.total += 1
+            summary.empty += item.is_empty
+    summary.rejected -= summary.empty
+    return summary
+
+
+class _Streams:
+    """Where a ``_Writer`` writes if there is no file; nothing can be resumed."""
+
+    def __init__(self, write: Callable[[str], None], reject: Callable[[str], None], summary: FileSummary) -> None:
+        self._write, self._reject, self._summary = write, reject, summary
+
+    def write(self, *parts: str | None) -> None:
+        """Write a result, the first part, or a rejected line, the last one."""
+        result, rejected = parts[0], parts[-1]
+        if result is not None:
+            self._summary.written += 1
+            self._write(result)
+        if rejected is not None:
+            self._summary.rejected += 1
+            self._reject(rejected)
+
+
 def _with_counts(summary: FileSummary, output: Path) -> FileSummary:
     """Set the numbers of written and rejected lines of all calls."""
     with output.open("rb") as file:
@@ -163,7 +224,7 @@ class _Writer:
         self,
         extractor: Extractor,
         source: Path,
-        lines: ResumableLines,
+        lines: ResumableLines | _Streams,
         summary: FileSummary,
         *,
         has_details: bool,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from umie.errors import UmieError, at
-from umie.files import bounded_lines, json_text
+from umie.files import bounded_lines, json_text, stream_lines
 from umie.records import MEDIA, Record
 from umie.records.jsonl import KEYS, parse_line, record_from_json
 
@@ -36,8 +36,16 @@ def read_items(source: Path, images: Path | None) -> Iterator[SourceLine]:
     Raises:
         UmieError: the file cannot be read.
     """
-    folder = str(source.parent if images is None else images)
-    for number, line in bounded_lines(source):
+    yield from _items(bounded_lines(source), str(source.parent if images is None else images))
+
+
+def stream_items(file: IO[bytes], name: str, images: Path) -> Iterator[SourceLine]:
+    """Yield the lines of an open file as ``read_items`` does, each as soon as it is there."""
+    return _items(stream_lines(file, name), str(images))
+
+
+def _items(lines: Iterable[tuple[int, str | UmieError]], folder: str) -> Iterator[SourceLine]:
+    for number, line in lines:
         if isinstance(line, UmieError):
             yield SourceLine(number, error=line)
         elif line.strip():

@@ -17,7 +17,6 @@ T = TypeVar("T")
 OnError: TypeAlias = Callable[[UmieError], None]
 OptionalPath: TypeAlias = str | Path | None
 
-MAX_NUMBER = 1e15  # of pixels or seconds
 MAX_LINE_BYTES = 1 << 20  # the longest line of the published files has 425 bytes (MNRE)
 _SPARE_SPACES = 64
 _MAX_NAME_BYTES = 240  # file systems take 255, an ending among them
@@ -91,10 +90,8 @@ def field(data: object, key: str, kind: type[T], owner: str) -> T:
 
 
 def are_numbers(value: object, count: int) -> bool:
-    """Return whether a value is a list of ``count`` numbers; ``true``, ``false`` and huge integers are none."""
-    if not isinstance(value, list) or len(value) != count:
-        return False
-    return all(type(item) in (int, float) and abs(item) < MAX_NUMBER for item in value)
+    """Return whether a value is a list of ``count`` numbers, which ``true`` and ``false`` are not."""
+    return isinstance(value, list) and [type(item) in (int, float) for item in value] == [True] * count
 
 
 def pixel_size(data: object, key: str, owner: str) -> tuple[float, float]:

@@ -18,6 +18,7 @@ LICENSE = "unknown: no license file; the videos belong to their publishers"
 FRAME_SIZE = "640x360"
 WHOLE_FRAME = (0.0, 0.0, 1.0, 1.0)
 TEXTS = ("text", "title")
+MAX_NUMBER = 1e6  # of a pixel or a second
 _HUMPS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -101,7 +102,7 @@ def _event(item: Any, size: tuple[int, int], tracks: list[Track]) -> Event:
     """Return an event, and add its place and those of its arguments to the tracks."""
     label = _words(field(item, "type", str, "an event"))
     times = field(item, "span_s", list, "an event")
-    if not are_numbers(times, 2):
+    if not _are_plausible(times, 2):
         raise UmieError(f"span_s is {shown(times)}: expected the first and the last second")
     own = len(tracks)
     tracks.append(Track(tuple(times), (WHOLE_FRAME, WHOLE_FRAME), label))
@@ -109,7 +110,7 @@ def _event(item: Any, size: tuple[int, int], tracks: list[Track]) -> Event:
     for number, frame in enumerate(field(item, "key_frames", list, "an event")):
         with at(f"key frame {number} (counted from 0)"):
             time: Any = field(frame, "t_s", object, "a key frame")
-            if not are_numbers([time], 1) or not times[0] <= time <= times[1]:
+            if not _are_plausible([time], 1) or not times[0] <= time <= times[1]:
                 raise UmieError(f"t_s is {shown(time)}: expected a second of the event, {times[0]} to {times[1]}")
             for argument in field(frame, "arguments", list, "a key frame"):
                 found = _argument(argument, size)
@@ -141,7 +142,7 @@ def _argument(argument: Any, size: tuple[int, int]) -> tuple[str, Box] | None:
         return None
     if not isinstance(role, str) or not role.strip():
         raise UmieError(f"role is {shown(role)}: expected a name, or null")
-    if len(values) < 4 or len(values) % 2 or not are_numbers(values, len(values)):
+    if len(values) < 4 or len(values) % 2 or not _are_plausible(values, len(values)):
         raise UmieError(
             f"box_xywh is {shown(values)}: expected x, y, width and height in pixels, or a polygon's points"
         )
@@ -151,6 +152,11 @@ def _argument(argument: Any, size: tuple[int, int]) -> tuple[str, Box] | None:
     x1, x2 = (min(max(edge / size[0], 0.0), 1.0) for edge in (min(across), max(across)))
     y1, y2 = (min(max(edge / size[1], 0.0), 1.0) for edge in (min(down), max(down)))
     return (_words(role), (x1, y1, x2, y2)) if x1 < x2 and y1 < y2 else None
+
+
+def _are_plausible(values: list[Any], count: int) -> bool:
+    """Return whether values are numbers that are no more than any frame or second, such as an integer of 400 digits."""
+    return are_numbers(values, count) and all(abs(value) < MAX_NUMBER for value in values)
 
 
 def _words(name: str) -> str:

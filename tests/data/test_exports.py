@@ -94,7 +94,7 @@ def test_label_studio(tmp_path):
     export([Record("no image", id="x")], tmp_path / "u.json", "label-studio", url="/files/")
     assert json.loads((tmp_path / "u.json").read_text())[0]["data"] == {"text": "no image", "image": "", "id": "x"}
     assert "<Image" not in (tmp_path / "u.xml").read_text()
-    export([RECORD], tmp_path / "u.json", "label-studio", url="/files/?d=")
+    export([RECORD], tmp_path / "u.json", "label-studio", url="/files/?d=", overwrite=True)
     assert json.loads((tmp_path / "u.json").read_text())[0]["data"]["image"] == "/files/?d=a.jpg"
 
 
@@ -127,9 +127,44 @@ def test_conll_is_read_back(tmp_path_factory, data_of):
 def test_an_entity_inside_another_one_and_inside_a_word(tmp_path):
     record = Record("Newcastle United", entities=(Entity("club", (0, 16)), Entity("city", (0, 9))))
     assert export([record, Record("unhappy", entities=(Entity("mood", (2, 7)),))], tmp_path / "c", "conll") == {
-        "records": 2, "entities": 2, "entities left out": 1,
+        "records": 2, "entities": 2, "entities left out": 1, "relations left out": 0, "events left out": 0,
     }  # fmt: skip
     assert (tmp_path / "c").read_text() == "Newcastle\tB-club\nUnited\tI-club\n\nun\tO\nhappy\tB-mood\n\n"
+
+
+def test_nothing_else_is_replaced(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.txt").touch()
+    (tmp_path / "t.xml").touch()
+    for name, form, message in (
+        ("own", "brat", "thesis.txt is not a file that brat was given"),
+        ("t.xml", "brat", "it is not a file that brat was given"),
+        ("own", "conll", "is a directory"),
+        ("u.xml", "label-studio", "the labeling interface is written to this name"),
+    ):
+        with pytest.raises(UmieError, match=message):
+            export([RECORD], tmp_path / name, form, overwrite=True)
+    with pytest.raises(UmieError, match=r"t.xml exists"):
+        export([RECORD], tmp_path / "t.json", "label-studio")
+    assert (tmp_path / "own" / "thesis.txt").exists()
+    for _ in range(2):
+        export([RECORD], tmp_path / "b", "brat", overwrite=True)
+
+
+def test_what_a_form_cannot_say_is_counted(tmp_path):
+    record = Record("Ann  hi", entities=(Entity("a\tb", (0, 3)), Entity("blank", (3, 5))), events=(Event("meet"),))
+    assert export([record], tmp_path / "c", "conll") == {
+        "records": 1, "entities": 1, "entities left out": 1, "relations left out": 0, "events left out": 1,
+    }  # fmt: skip
+    assert (tmp_path / "c").read_text() == "Ann\tB-a_b\nhi\tO\n\n"
+    boxes = (Region((0, 0, 1, 1)), Region((0, 0, 1, 1), image=1))
+    two = Record(
+        "Ann", "a.jpg", boxes, more_images=("b.jpg",), entities=(Entity("person", (0, 3), regions=(0, 1)),) * 2
+    )
+    counts = export([two], tmp_path / "l.json", "label-studio")
+    assert counts["boxes left out"] == 2
+    (task,) = json.loads((tmp_path / "l.json").read_text())
+    assert sum(one["type"] == "relation" for one in task["predictions"][0]["result"]) == 1
 
 
 def test_the_command(umie, tmp_path):

@@ -116,8 +116,20 @@ def test_one_text(extractor, with_image):
     two = dataclasses.replace(
         record, more_images=(record.image,), regions=(*record.regions, Region((0, 0, 1, 1), image=1))
     )
-    with pytest.raises(UmieError, match="has 2 images, and the other one fewer"):
+    with pytest.raises(UmieError, match="it has 2 images, and the other record has fewer"):
         extractor.explain(two, other=record.image)
+    only = dataclasses.replace(record, text="", entities=(), relations=(), events=(), tasks=("mner",))
+    assert list(extractor.explain(only).extractions) == ["given", "blank"]  # there is nothing without the image
+    with pytest.raises(UmieError, match="others are not as many as the records"):
+        list(explain_many(extractor, [record, record], [record]))
+
+
+def test_media_that_cannot_be_read_follow_the_policy(learned, tmp_path):
+    record = Record("Ann", tmp_path / "missing.png", id="r7")
+    found = Extractor(*learned, missing_images="text_only").explain(record, tasks=["mner"])
+    assert list(found.extractions) == ["given", "without"]
+    with pytest.raises(UmieError, match=r"record r7: .*missing.png"):
+        Extractor(*learned).explain(record, tasks=["mner"])
 
 
 @needs_minilm
@@ -148,7 +160,11 @@ def test_the_command(umie, checkpoint, with_image, tmp_path):
     assert [one["id"] for one in written] == ["0", "1", "2"]
     code, printed, err = umie(*command, "--data", data, "--json", "--task", "mner")
     assert code == 0, err
-    assert set(json.loads(printed)) <= {"mner"}
+    assert set(json.loads(printed)) == {"mner"}
+    (tmp_path / "one.jsonl").write_text(lines[0] + "\n")
+    code, table, err = umie(*command, "--data", tmp_path / "one.jsonl")
+    assert code == 0, err
+    assert "without the images of other records" in err
     code, table, err = umie(*command, with_image[0].text, "--image", tmp_path / "0.png", "--other", tmp_path / "1.png")
     assert code == 0, err
     assert "items are found with only one of the two" in table or "Nothing was found" in table

@@ -54,6 +54,15 @@ def test_lines_without_a_result_are_rejected(small, tmp_path):
     assert (summary.total, summary.written, summary.rejected, summary.empty) == (5, 2, 2, 1)
 
 
+def test_the_extractor_is_not_changed(small, tmp_path):
+    line = json.dumps({"text": "Ann", "image": "missing.png"}).encode()
+    for _ in range(2):
+        written, rejected = [], []
+        extract_stream(small, io.BytesIO(line), written.append, rejected.append, images=tmp_path, skip_bad=True)
+        assert (len(written), len(rejected)) == (0, 1)
+    assert small.missing_images == "error"
+
+
 def test_without_skip_bad_the_first_bad_line_ends_it(small):
     written = []
     with pytest.raises(UmieError, match=r"standard input:6: .*to go on without it: --skip-bad"):
@@ -70,7 +79,10 @@ def test_the_command(umie, checkpoint, monkeypatch, tmp_path):
     code, out, err = piped(GOOD.encode())
     assert code == 0, err
     assert [json.loads(line)["id"] for line in out.splitlines()] == list("01234")
-    assert "records: 5 (5 written, 0 rejected)" in err
+    assert "records: 5 (5 written, 0 rejected or without text)" in err
+    code, out, err = piped('{"text": "Caf\u00e9 \U0001f600 Ann", "own": 1}\n'.encode())
+    assert json.loads(out)["text"] == "Caf\u00e9 \U0001f600 Ann"
+    assert "keys that are not those of a record were copied: own" in err
     code, out, err = piped(BAD.encode(), "--skip-bad", "--output", "-")
     assert code == 0, err
     assert len(out.splitlines()) == 2

@@ -155,9 +155,7 @@ def export(
     """
     from umie.data.exports import export as write
 
-    if output.exists() and not overwrite:
-        raise UmieError(f"{output} exists: use another --output, or --overwrite")
-    check_distinct([input_file, output])
+    check_distinct([input_file, output, output.with_suffix(".xml")] if to == "label-studio" else [input_file, output])
     source = source_of(input_file, format_name, images, regions, format_option)
     with counting(f"writing {output.name}") as count:
 
@@ -166,7 +164,9 @@ def export(
                 yield record
                 count()
 
-        written = write(not_none(counted(), f"{input_file}: contains no records"), output, to, url=url)
+        written = write(
+            not_none(counted(), f"{input_file}: contains no records"), output, to, url=url, overwrite=overwrite
+        )
     print_line("; ".join(f"{name}: {number:,}" for name, number in written.items()))
     print_line(f"Written: {output}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +13,18 @@ from rich.table import Table
 
 from umie.cli.console import print_json, print_line, print_note, show
 from umie.cli.extract import read_region
-from umie.cli.options import Device, Format, FormatOptions, Images, JsonFlag, Plugins, Regions, source_of, text_of
+from umie.cli.options import (
+    Device,
+    Format,
+    FormatOptions,
+    Images,
+    JsonFlag,
+    NoRelation,
+    Plugins,
+    Regions,
+    source_of,
+    text_of,
+)
 from umie.cli.progress import counting, disable_progress_bars
 from umie.errors import UmieError
 
@@ -44,6 +57,7 @@ def explain(
     seed: Annotated[int, typer.Option(help="Random seed of the other images and of the intervals.")] = 0,
     device: Device = None,
     plugin: Plugins = None,
+    no_relation: NoRelation = None,
     json_flag: JsonFlag = False,
 ) -> None:
     """Say what a model finds only because of the image: with it, without it, with a gray one, and with another one.
@@ -62,6 +76,7 @@ def explain(
     """
     from umie.extraction import Extractor
     from umie.hub import check_saved
+    from umie.records import no_relation_names
     from umie.registry import load_plugins
 
     if model is None:
@@ -78,13 +93,16 @@ def explain(
             raise UmieError("--output requires --data: the result of a text is printed")
         extractor = Extractor.from_pretrained(model, device=device)
         places = [read_region(one) for one in region or ()] or None
-        found = extractor.explain(text_of(text or ""), image, other=other, regions=places, tasks=task)
+        with no_relation_names(no_relation or ()):
+            found = extractor.explain(text_of(text or ""), image, other=other, regions=places, tasks=task)
         print_json(found.to_json()) if json_flag else _show(found)
         return
     if image or other or region:
         raise UmieError("--image, --other and --region cannot be used with --data: its records have their own")
     source = source_of(data, format_name, images, regions, format_option)
-    _explain_data(Extractor.from_pretrained(model, device=device), source, task, output, overwrite, seed, json_flag)
+    extractor = Extractor.from_pretrained(model, device=device)
+    with no_relation_names(no_relation or ()):
+        _explain_data(extractor, source, task, output, overwrite, seed, json_flag)
 
 
 def _explain_data(
@@ -104,16 +122,23 @@ def _explain_data(
         raise UmieError(f"{source.path}: no record has an image; for other formats than JSONL, use --images")
     if len(records) < len(every):
         print_note(f"note: {len(every) - len(records):,} of {len(every):,} records have no image and are left out")
-    found: list[Explanation] = []
-    with counting(f"explaining {source.path.name}", len(records)) as count:
-        others = with_shuffled_images(records, seed, keeps_regions=True)
-        for one in explain_many(extractor, records, others, tasks=task):
-            found.append(one)
-            count()
-    if output is not None:
-        with atomic_write(output) as file:
-            file.writelines(json_text(one.to_json()) + "\n" for one in found)
-    shares = effects(found, seed)
+    with ExitStack() as stack:
+        file = None if output is None else stack.enter_context(atomic_write(output))
+        count = stack.enter_context(counting(f"explaining {source.path.name}", len(records)))
+
+        def counted(found: Iterable[Explanation]) -> Iterator[Explanation]:
+            for one in found:
+                if file is not None:
+                    file.write(json_text(one.to_json()) + "\n")
+                yield one.bare()
+                count()
+
+        try:
+            others = with_shuffled_images(records, seed, keeps_regions=True)
+        except UmieError as error:  # e.g. there is only one image
+            print_note(f"note: without the images of other records: {error}")
+            others = None
+        shares = effects(counted(explain_many(extractor, records, others, tasks=task)), seed)
     if as_json:
         print_json({name: {view: effect._asdict() for view, effect in own.items()} for name, own in shares.items()})
     elif not shares:

@@ -19,7 +19,7 @@ from umie.cli.progress import counting, disable_progress_bars
 from umie.errors import UmieError, at
 
 if TYPE_CHECKING:
-    from umie.extraction import Extraction
+    from umie.extraction import Extraction, FileSummary
     from umie.extraction.result import PixelBox
     from umie.records import Argument, Places, Record, Region, Segment, Span, Track
 
@@ -214,8 +214,8 @@ def _extract_stream(
         raise UmieError(f"--images {folder}: not a directory")
 
     def write(line: str) -> None:
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
+        sys.stdout.buffer.write(f"{line}\n".encode())  # in any locale, as a file
+        sys.stdout.buffer.flush()
 
     summary = extract_stream(
         Extractor.from_pretrained(model, **options),
@@ -227,14 +227,23 @@ def _extract_stream(
         labels=labels,
         skip_bad=skip_bad,
     )
-    print_note(
-        f"records: {summary.total:,} ({summary.written:,} written, {summary.total - summary.written:,} rejected)"
-    )
+    _note_warnings(summary, summary.total, "")
+    rejected = summary.total - summary.written
+    print_note(f"records: {summary.total:,} ({summary.written:,} written, {rejected:,} rejected or without text)")
+
+
+def _note_warnings(summary: FileSummary, number: int, more: str) -> None:
+    """Print how many of a number of records have each kind of warning, and the keys that were copied."""
+    from umie.extraction.result import NOTICES
+
+    for kind, warned in summary.warnings.most_common():
+        print_note(f"warning: {NOTICES[kind]}: {warned:,} of {number:,} records{more}", "yellow")
+    if summary.further:
+        print_note(f"note: keys that are not those of a record were copied: {', '.join(list(summary.further)[:8])}")
 
 
 def _extract_file(model: str, source: Path, output: Path, options: Mapping[str, Any]) -> None:
     from umie.extraction import extract_file
-    from umie.extraction.result import NOTICES
 
     disable_progress_bars()
     finished = (0, 0)
@@ -267,10 +276,7 @@ def _extract_file(model: str, source: Path, output: Path, options: Mapping[str, 
         raise typer.Exit(130) from error
     details = options["details"]
     more, num_new = "; use --details FILE to see which" if details is None else "", summary.total - summary.resumed
-    for kind, number in summary.warnings.most_common():
-        print_note(f"warning: {NOTICES[kind]}: {number:,} of {num_new:,} records{more}", "yellow")
-    if summary.further:
-        print_note(f"note: keys that are not those of a record were copied: {', '.join(list(summary.further)[:8])}")
+    _note_warnings(summary, num_new, more)
     rejected = output.with_name(f"{output.name}.rejected.jsonl")
     bad = "are invalid or have a medium that cannot be read"
     for number, what in ((summary.rejected, bad), (summary.empty, "have neither a text nor media")):

@@ -14,12 +14,15 @@ from umie.files import atomic_folder, atomic_write, json_text
 from umie.records import Event, Record, Span
 from umie.records.no_relation import is_no_relation
 
-_WORD = re.compile(r"\w+|[^\w\s]")
+_WORD = re.compile(r"(?:\w[\u0300-\u036f\u0900-\u0dff\u200d]*)+|[^\w\s]")  # letters keep their marks
 _ODD = re.compile(r"[^\w-]+")  # what the name of a type in brat cannot have
+_BRAT = re.compile(r"\d{6,}\.(txt|ann)|annotation\.conf|records\.tsv")  # what an earlier output consists of
 MENTION, ARGUMENT = "mention", "argument"  # in brat, the types of spans that are ends of relations or fill roles only
 
 
-def export(records: Iterable[Record], output: str | Path, form: str, *, url: str = "") -> Counter[str]:
+def export(
+    records: Iterable[Record], output: str | Path, form: str, *, url: str = "", overwrite: bool = False
+) -> Counter[str]:
     """Write records in the format of another tool; return how many of each kind of item were written and left out.
 
     Args:
@@ -28,23 +31,43 @@ def export(records: Iterable[Record], output: str | Path, form: str, *, url: str
         form: ``conll`` (entities as BIO tags), ``brat`` (entities, relations, events), or ``label-studio`` (all of it,
             and the boxes of items).
         url: for Label Studio, what comes before the names of images in their addresses.
+        overwrite: replace an earlier output. A directory with other files than those of brat is never replaced.
 
     Raises:
-        UmieError: the form is unknown, or the output cannot be written.
+        UmieError: the form is unknown, or the output exists or has a wrong name.
     """
     if form not in FORMS:
         raise UmieError(f"--to is {form!r}: use one of {', '.join(FORMS)}")
+    _check_output(Path(output), form, overwrite)
     counts: Counter[str] = Counter()
     FORMS[form](records, Path(output), url, counts)
     return counts
+
+
+def _check_output(output: Path, form: str, overwrite: bool) -> None:
+    """Raise UmieError if writing would replace something that is no earlier output."""
+    if form == "label-studio" and output.suffix == ".xml":
+        raise UmieError(f"{output}: the labeling interface is written to this name: use another ending, e.g. .json")
+    written = [output, *([output.with_suffix(".xml")] if form == "label-studio" else [])]
+    for path in written:
+        if path.exists() and not overwrite:
+            raise UmieError(f"{path} exists: use another --output, or --overwrite")
+    if form == "brat" and output.exists():
+        others = [one.name for one in output.iterdir() if not _BRAT.fullmatch(one.name)] if output.is_dir() else ["it"]
+        if others:
+            raise UmieError(f"{output}: {others[0]} is not a file that brat was given: use another directory")
+    elif output.is_dir():
+        raise UmieError(f"{output} is a directory: use the name of a file")
 
 
 def _write_conll(records: Iterable[Record], output: Path, _: str, counts: Counter[str]) -> None:
     with atomic_write(output) as file:
         for record in records:
             counts["records"] += 1
-            if record.image is not None:
-                file.write(f"IMGID:{Path(str(record.image)).stem}\n")
+            counts["relations left out"] += sum(not is_no_relation(one.type) for one in record.relations)
+            counts["events left out"] += len(record.events)
+            if isinstance(record.image, str):
+                file.write(f"IMGID:{Path(record.image).stem}\n")
             file.writelines(f"{token}\t{tag}\n" for token, tag in _tagged(record, counts))
             file.write("\n")
 
@@ -54,7 +77,8 @@ def _tagged(record: Record, counts: Counter[str]) -> Iterator[tuple[str, str]]:
     chosen: list[tuple[Span, str]] = []
     for entity in sorted(record.entities, key=lambda one: 0 if one.span is None else one.span[0] - one.span[1]):
         span = entity.span
-        if span is None or any(span[0] < end and start < span[1] for (start, end), _ in chosen):
+        is_blank = span is not None and not record.surface(span).strip()
+        if span is None or is_blank or any(span[0] < end and start < span[1] for (start, end), _ in chosen):
             counts["entities left out"] += 1
             continue
         counts["entities"] += 1
@@ -65,7 +89,7 @@ def _tagged(record: Record, counts: Counter[str]) -> Iterator[tuple[str, str]]:
         for start, end in zip([found.start(), *inner], [*inner, found.end()], strict=True):
             own = next(((span, kind) for span, kind in chosen if span[0] <= start < span[1]), None)
             tag = "O" if own is None else f"{'I' if record.text[own[0][0] : start].strip() else 'B'}-{own[1]}"
-            yield record.text[start:end], tag.replace(" ", "_")
+            yield record.text[start:end], re.sub(r"\s", "_", tag)
 
 
 def _write_brat(records: Iterable[Record], output: Path, _: str, counts: Counter[str]) -> None:
@@ -73,7 +97,8 @@ def _write_brat(records: Iterable[Record], output: Path, _: str, counts: Counter
     with atomic_folder(output) as folder:
         names = []
         for number, record in enumerate(records, 1):
-            names.append(f"{number:06d}\t{record.id or ''}\t{record.image or ''}\n")
+            named = (record.id or "", record.image if isinstance(record.image, str) else "")
+            names.append("\t".join([f"{number:06d}", *(re.sub(r"\s", " ", one) for one in named)]) + "\n")
             counts["records"] += 1
             text = re.sub(r"\s", " ", record.text)  # a span may not cross lines
             (folder / f"{number:06d}.txt").write_text(f"{text}\n", encoding="utf-8")
@@ -146,7 +171,7 @@ def _write_label_studio(records: Iterable[Record], output: Path, url: str, count
         file.write("[\n")
         for number, record in enumerate(records):
             counts["records"] += 1
-            has_image |= record.image is not None
+            has_image |= isinstance(record.image, str)
             file.write(("" if number == 0 else ",\n") + json_text(_task(record, url, labels, counts)))
         file.write("\n]\n")
 
@@ -180,7 +205,8 @@ def _task(record: Record, url: str, labels: Mapping[str, dict[str, None]], count
 
     def box_of(label: str, region: int) -> str | None:
         found = record.regions[region]
-        if found.image:  # the view has one image
+        if found.image or not isinstance(record.image, str):  # the view has one image, with a name
+            counts["boxes left out"] += 1
             return None
         key = (label, ("O", region))
         if key not in ids:
@@ -200,7 +226,12 @@ def _task(record: Record, url: str, labels: Mapping[str, dict[str, None]], count
                 relate(own[0], box, "shown by")
         return own or boxes
 
+    related: set[tuple[str, str, str]] = set()
+
     def relate(start: str, end: str, label: str) -> None:
+        if (start, end, label) in related:
+            return
+        related.add((start, end, label))
         labels["relation"][label] = None
         results.append({"type": "relation", "from_id": start, "to_id": end, "direction": "right", "labels": [label]})
 
@@ -218,7 +249,11 @@ def _task(record: Record, url: str, labels: Mapping[str, dict[str, None]], count
             relate(head[0], tail[0], relation.type)
     for event in record.events:
         _add_event(event, marks, type_of, relate, counts)
-    data = {"text": record.text, "image": "" if record.image is None else f"{url}{record.image}", "id": record.id}
+    data = {
+        "text": record.text,
+        "image": f"{url}{record.image}" if isinstance(record.image, str) else "",
+        "id": record.id,
+    }
     return {"data": {name: one for name, one in data.items() if one is not None}, "predictions": [{"result": results}]}
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from html import escape
-from itertools import islice, tee
+from itertools import islice, tee, zip_longest
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -17,6 +19,7 @@ from umie.images import open_image
 from umie.records import Record
 from umie.records.places import Places
 from umie.scoring.resampling import bootstrap_sums, interval
+from umie.types import IMAGE_POLICIES
 
 GIVEN = "given"
 VIEWS = {
@@ -35,6 +38,7 @@ class Extracts(Protocol):
     """What an explanation needs of an ``Extractor``, which has a method ``explain``."""
 
     model: Any
+    missing_images: str
 
     @property
     def extract_many(self) -> Callable[..., Iterator[Extraction]]:
@@ -63,13 +67,17 @@ class Explanation:
         decisions: every item that was found with any of them, in the order of the text.
     """
 
-    extractions: Mapping[str, Extraction]
+    extractions: Mapping[str, Any]  # Extraction, or None if it is bare
     decisions: tuple[Decision, ...]
 
     @property
     def views(self) -> tuple[str, ...]:
         """The names of the views beside the image that was given."""
         return tuple(view for view in self.extractions if view != GIVEN)
+
+    def bare(self) -> Explanation:
+        """Return the decisions without the extractions and their images, to keep many in memory."""
+        return replace(self, extractions=dict.fromkeys(self.extractions))
 
     def counts(self, view: str) -> tuple[int, int]:
         """Return the number of decisions that a view changes, and that of all with the image or this view."""
@@ -143,15 +151,26 @@ def explain_many(
         batch_size: records per batch.
         options: ``tasks``, ``labels`` and ``grounders`` as in ``Extractor.extract``.
 
+    A view that is impossible is left out: without the image, if there is nothing else; a blank image, if the model
+    finds features by the name of the image, or if the image cannot be read and ``missing_images`` allows it.
+
     Raises:
-        UmieError: as in ``Extractor.extract``; a model that reads features by file name cannot have a blank image.
+        UmieError: as in ``Extractor.extract``, or ``others`` are fewer.
     """
     first, second = tee(records)
-    pairs = ((one, other) for one, other in zip(first, others or second, strict=True) if one.image is not None)
+    pairs = zip_longest(first, second if others is None else others)
     is_blank_possible = not _reads_features(extractor)
     while batch := list(islice(pairs, batch_size)):
-        views = [_views(one, None if others is None else other, is_blank_possible) for one, other in batch]
-        found = extractor.extract_many([view for own in views for view in own.values()], **options)
+        views = []
+        for one, other in batch:
+            if one is None or other is None:
+                raise UmieError("others are not as many as the records: pass one for each")
+            if one.image is not None:
+                with at(f"record {one.id}") if one.id else nullcontext():
+                    views.append(_views(one, None if others is None else other, is_blank_possible, extractor))
+        given = [view for own in views for view in own.values()]
+        names = [f"record {view.id}" if view.id else "a record without id" for view in given]
+        found = extractor.extract_many(given, place=names.__getitem__, **options)
         for own in views:
             yield _explanation({name: next(found) for name in own})
 
@@ -182,24 +201,32 @@ def _reads_features(extractor: Extracts) -> bool:
     return any(getattr(part, "reads_features", False) for part in extractor.model.modules())
 
 
-def _views(record: Record, other: Record | None, is_blank_possible: bool) -> dict[str, Record]:
-    """Return the record as it is and with each other view."""
-    bare = record.ungrounded("image")
-    found = {GIVEN: record, "without": replace(bare, image=None, more_images=(), regions=())}
+def _views(record: Record, other: Record | None, is_blank_possible: bool, extractor: Extracts) -> dict[str, Record]:
+    """Return the record as it is and with each other view that is possible."""
+    found = {GIVEN: record}
+    if record.text.strip() or record.media != ("image",):
+        found["without"] = replace(record.ungrounded("image"), image=None, more_images=(), regions=())
     if is_blank_possible:
-        sizes = []
-        for number in range(len(record.images)):
-            with at(f"record {record.id!r}") if record.id else at("the record"):
-                sizes.append(open_image(record.resolved("image", number)).size)
-        blank, *more = (Image.new("RGB", size, GRAY) for size in sizes)
-        found["blank"] = replace(record, image=blank, more_images=tuple(more))
+        try:
+            sizes = [open_image(record.resolved("image", number)).size for number in range(len(record.images))]
+        except UmieError:
+            if extractor.missing_images == IMAGE_POLICIES[0]:
+                raise
+        else:
+            blank, *more = map(_gray, sizes)
+            found["blank"] = replace(record, image=blank, more_images=tuple(more))
     if other is not None:
         if len(other.images) < len(record.images):
-            raise UmieError(f"record {record.id!r} has {len(record.images)} images, and the other one fewer")
+            raise UmieError(f"it has {len(record.images)} images, and the other record has fewer")
         image, *more_images = (other.resolved("image", number) for number in range(len(record.images)))
         own = {medium: record.resolved(medium) for medium in record.media if medium != "image"}
         found["other"] = replace(record, image=image, more_images=tuple(more_images), image_folder=None, **own)
     return found
+
+
+@lru_cache(maxsize=8)
+def _gray(size: tuple[int, int]) -> Image.Image:
+    return Image.new("RGB", size, GRAY)
 
 
 def _explanation(extractions: dict[str, Extraction]) -> Explanation:

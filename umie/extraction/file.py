@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -178,7 +179,12 @@ def extract_stream(
     """
     summary = FileSummary(0)
     writer = _Writer(
-        extractor, Path(name), _Streams(write, reject, summary), summary, has_details=False, skip_bad=skip_bad
+        copy.copy(extractor),
+        Path(name),
+        _Streams(write, reject, summary),
+        summary,
+        has_details=False,
+        skip_bad=skip_bad,
     )
     items = stream_items(source, name, Path(images))
     while window := list(islice(items, extractor.batch_size)):

@@ -87,7 +87,7 @@ class Extraction:
     def _repr_html_(self) -> str:
         """Return the text with colored spans and a table of the items with their probabilities, for notebooks."""
         notes = "".join(f"<p><small>{escape(one.message)}</small></p>" for one in self.warnings)
-        return record_html(self.record, self.probability) + notes
+        return record_html(self.record, self.probability, is_no_relation) + notes
 
     @property
     def text(self) -> str:

@@ -40,8 +40,15 @@ def read_items(source: Path, images: Path | None) -> Iterator[SourceLine]:
 
 
 def stream_items(file: IO[bytes], name: str, images: Path) -> Iterator[SourceLine]:
-    """Yield the lines of an open file as ``read_items`` does, each as soon as it is there."""
-    return _items(stream_lines(file, name), str(images))
+    """Yield the lines of an open file as ``read_items`` does, each as soon as it is there.
+
+    Raises:
+        UmieError: the file cannot be read.
+    """
+    try:
+        yield from _items(stream_lines(file, name), str(images))
+    except OSError as error:
+        raise UmieError(f"{name}: cannot be read: {error.strerror}") from error
 
 
 def _items(lines: Iterable[tuple[int, str | UmieError]], folder: str) -> Iterator[SourceLine]:

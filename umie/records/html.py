@@ -24,14 +24,19 @@ class Line(NamedTuple):
     item: tuple[Any, ...]  # whose probability it has
 
 
-def record_html(record: Any, probability: Probability | None = None) -> str:
+def record_html(
+    record: Any,
+    probability: Probability | None = None,
+    is_none: Callable[[str], bool] = lambda kind: kind.casefold() == "none",
+) -> str:
     """Return a record as HTML without scripts: its text, its media by name, and its items.
 
     Args:
         record: the record.
         probability: returns the probability of an item, as ``Extraction.probability``; None leaves the column out.
+        is_none: returns whether a label says that a pair has no relation; such pairs are left out.
     """
-    lines = list(_lines(record))
+    lines = list(_lines(record, is_none))
     labels = list(dict.fromkeys(line.label for line in lines))
     colors = {label: COLORS[number % len(COLORS)] for number, label in enumerate(labels)}
     media = ", ".join(
@@ -43,9 +48,8 @@ def record_html(record: Any, probability: Probability | None = None) -> str:
     body = ""
     for line in lines:
         said = " &ndash; ".join(escape(_said(record, *part)) for part in line.parts)
-        cells = (
-            f"<td>{line.kind}</td><td style='background: {colors[line.label]}'>{escape(line.label)}</td><td>{said}</td>"
-        )
+        color = f"background: {colors[line.label]}; color: black"
+        cells = f"<td>{line.kind}</td><td style='{color}'>{escape(line.label)}</td><td>{said}</td>"
         if probability is not None:
             value = probability(*line.item)
             cells += f"<td>{'' if value is None else f'{value:.2f}'}</td>"
@@ -55,11 +59,11 @@ def record_html(record: Any, probability: Probability | None = None) -> str:
     return f"<div><p style='white-space: pre-wrap'>{_marked(record, lines, colors)}</p>{note}{table}</div>"
 
 
-def _lines(record: Any) -> Iterator[Line]:
+def _lines(record: Any, is_none: Callable[[str], bool]) -> Iterator[Line]:
     for entity in record.entities:
         yield Line("entity", entity.type, ((entity.span, entity.places),), (entity,))
     for relation in record.relations:
-        if relation.type.casefold() != "none":
+        if not is_none(relation.type):
             ends = (relation.head, relation.head_places), (relation.tail, relation.tail_places)
             yield Line("relation", relation.type, ends, (relation,))
     for event in record.events:
@@ -87,6 +91,6 @@ def _marked(record: Any, lines: list[Line], colors: dict[str, str]) -> str:
         text = escape(record.text[start:end])
         if over:
             names = escape(", ".join(dict.fromkeys(label for _, label in over)), quote=True)
-            text = f"<mark style='background: {colors[over[0][1]]}' title=\"{names}\">{text}</mark>"
+            text = f"<mark style='background: {colors[over[0][1]]}; color: black' title=\"{names}\">{text}</mark>"
         found += text
     return found

@@ -134,8 +134,7 @@ def _standoff(record: Record, text: str, kinds: Mapping[str, dict[str, None]], c
 
     def of(span: Span, other: str) -> str:
         """Return the mark of the entity with this span, or a mark of another kind."""
-        kind = next((entity.type for entity in record.entities if entity.span == span), other)
-        return mark(kind, span)
+        return mark(_type_of(record, span, other), span)
 
     def count(kind: str, is_written: bool) -> bool:
         counts[kind if is_written else f"{kind} left out"] += 1
@@ -235,20 +234,17 @@ def _task(record: Record, url: str, labels: Mapping[str, dict[str, None]], count
         labels["relation"][label] = None
         results.append({"type": "relation", "from_id": start, "to_id": end, "direction": "right", "labels": [label]})
 
-    def type_of(span: Span | None, other: str) -> str:
-        return next((entity.type for entity in record.entities if span is not None and entity.span == span), other)
-
     for entity in record.entities:
         found = marks(entity.type, entity.span, entity.regions)
         counts["entities" if found else "entities left out"] += 1
     for relation in (one for one in record.relations if not is_no_relation(one.type)):
-        head = marks(type_of(relation.head, MENTION), relation.head, relation.head_places.regions)
-        tail = marks(type_of(relation.tail, MENTION), relation.tail, relation.tail_places.regions)
+        head = marks(_type_of(record, relation.head, MENTION), relation.head, relation.head_places.regions)
+        tail = marks(_type_of(record, relation.tail, MENTION), relation.tail, relation.tail_places.regions)
         counts["relations" if head and tail else "relations left out"] += 1
         if head and tail:
             relate(head[0], tail[0], relation.type)
     for event in record.events:
-        _add_event(event, marks, type_of, relate, counts)
+        _add_event(event, record, marks, relate, counts)
     data = {
         "text": record.text,
         "image": f"{url}{record.image}" if isinstance(record.image, str) else "",
@@ -259,18 +255,23 @@ def _task(record: Record, url: str, labels: Mapping[str, dict[str, None]], count
 
 def _add_event(
     event: Event,
+    record: Record,
     marks: Callable[[str, Span | None, Sequence[int]], list[str]],
-    type_of: Callable[[Span | None, str], str],
     relate: Callable[[str, str, str], None],
     counts: Counter[str],
 ) -> None:
     trigger = marks(event.type, event.trigger, event.regions)
     counts["events" if trigger else "events left out"] += 1
     for argument in event.arguments:
-        filler = marks(type_of(argument.span, argument.role), argument.span, argument.regions)
+        filler = marks(_type_of(record, argument.span, argument.role), argument.span, argument.regions)
         counts["arguments" if filler and trigger else "arguments left out"] += 1
         if filler and trigger:
             relate(trigger[0], filler[0], argument.role)
+
+
+def _type_of(record: Record, span: Span | None, other: str) -> str:
+    """Return the type of the entity with this span, or another word if there is none."""
+    return next((entity.type for entity in record.entities if span is not None and entity.span == span), other)
 
 
 def _result(id: str, source: str, target: str, kind: str, value: Mapping[str, Any]) -> dict[str, Any]:

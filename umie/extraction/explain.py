@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from html import escape
-from itertools import islice, tee, zip_longest
+from itertools import islice, zip_longest
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -157,17 +157,16 @@ def explain_many(
     Raises:
         UmieError: as in ``Extractor.extract``, or ``others`` are fewer.
     """
-    first, second = tee(records)
-    pairs = zip_longest(first, second if others is None else others)
+    pairs = ((one, None) for one in records) if others is None else zip_longest(records, others)
     is_blank_possible = not _reads_features(extractor)
     while batch := list(islice(pairs, batch_size)):
         views = []
         for one, other in batch:
-            if one is None or other is None:
+            if one is None or (other is None and others is not None):
                 raise UmieError("others are not as many as the records: pass one for each")
             if one.image is not None:
                 with at(f"record {one.id}") if one.id else nullcontext():
-                    views.append(_views(one, None if others is None else other, is_blank_possible, extractor))
+                    views.append(_views(one, other, is_blank_possible, extractor))
         given = [view for own in views for view in own.values()]
         names = [f"record {view.id}" if view.id else "a record without id" for view in given]
         found = extractor.extract_many(given, place=names.__getitem__, **options)

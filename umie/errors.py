@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -96,6 +97,26 @@ def check_local(name: str, path: object) -> None:
     """Raise UmieError if a path is a URL, such as ``https://...`` or ``s3://...``: nothing is downloaded."""
     if isinstance(path, str | os.PathLike) and _URL.match(os.fsdecode(path)):
         raise UmieError(f"{name} is {shown(os.fsdecode(path))}, a URL: download it, and pass the path of the file")
+
+
+def import_extra(module: str, extra: str, what: str) -> Any:
+    """Import a library that is not installed with umie by default, and return it.
+
+    Args:
+        module: the module, e.g. ``matplotlib.figure``.
+        extra: the extra of umie that installs it, or another argument of ``pip install``.
+        what: what needs it, for the message.
+
+    Raises:
+        UmieError: it is not installed, or its installation is damaged.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        is_missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == package
+        why = "" if is_missing else f", which cannot be imported ({one_line(error)})"
+        raise UmieError(f"{what} needs {package}{why}: pip install 'umie[{extra}]'") from error
 
 
 @contextmanager

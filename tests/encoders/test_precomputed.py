@@ -317,7 +317,7 @@ def test_features_that_are_looked_up_are_not_cached(tmp_path):
 def test_h5py_is_an_extra(tmp_path, monkeypatch):
     path = samples.umie_h5(tmp_path)
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImportError, match=r"pip install 'umie\[h5\]'"):
+    with pytest.raises(UmieError, match=r"needs h5py: pip install 'umie\[h5\]'"):
         build(path)
 
 

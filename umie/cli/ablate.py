@@ -119,7 +119,10 @@ def ablate(
     check_parts(runs, grid.report_to)
     from umie.experiments.grid_run import Selection
     from umie.experiments.scheduler import run_grid
+    from umie.reports.style import check_figures
 
+    if not plan:
+        check_figures()
     selection = Selection(rule, only_failed, limit)
     display = GridDisplay()
     try:

@@ -193,7 +193,9 @@ def _run(plan: Plan, lengths_file: Path | None, threads: int | None, output: Pat
     from umie.cli.bench_display import BenchDisplay, show_results
     from umie.files import atomic_write
     from umie.reports.bench import bench_page, draw_bench
+    from umie.reports.style import check_figures
 
+    check_figures()
     if (reason := device_error(plan.device)) is not None:
         raise UmieError(f"--device {plan.device}: {reason}; --dry-run lists what would run there")
     before = torch.get_num_threads()

@@ -199,7 +199,9 @@ def evaluate(
     if data is None or output is None:
         raise UmieError(f"--{'data' if data is None else 'output'} is missing: it is required with --model")
     from umie.reports.checkpoint import EvaluationOptions, evaluate_to_folder
+    from umie.reports.style import check_figures
 
+    check_figures()
     check_choice("--decoding", decoding, ("constrained", "free", "both"))
     disable_progress_bars()
     names = [field.name for field in dataclasses.fields(EvaluationOptions)]

@@ -73,11 +73,14 @@ def text_of(argument: str) -> str:
 
 
 def check_figure(path: Path | None) -> None:
-    """Raise UmieError unless the suffix of ``--figure``, if it is given, is that of a figure."""
-    from umie.reports.style import FORMATS
+    """Raise UmieError unless the suffix of ``--figure``, if it is given, is that of a figure that can be drawn."""
+    from umie.reports.style import FORMATS, check_figures
 
-    if path is not None and path.suffix.lower() not in FORMATS:
+    if path is None:
+        return
+    if path.suffix.lower() not in FORMATS:
         raise UmieError(f"--figure {path}: use a name that ends in {', '.join(FORMATS)}")
+    check_figures("--figure")
 
 
 def source_of(

@@ -70,6 +70,9 @@ def train(
     check_parts([config], read_files=config.start_from is None)
     from umie.experiments.run import run_training
     from umie.reports.run import write_run_report
+    from umie.reports.style import check_figures
+
+    check_figures()
 
     is_main = int(os.environ.get("RANK", 0)) == 0
     try:

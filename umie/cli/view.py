@@ -49,9 +49,12 @@ def view(
     from umie.data.source import draw_some
     from umie.reports.record_figure import draw_record
     from umie.reports.record_page import write_page
+    from umie.reports.style import check_figures
 
     output = file.with_suffix(".html") if output is None else output
     check_distinct([file, output])
+    if drawings is not None:
+        check_figures("--drawings")
     source = source_of(file, format_name, images, regions, format_option)
     total = 0
     with counting(f"reading {file.name}") as count:

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from umie.conversion.convert import MARK, check_place
-from umie.errors import UmieError, UnknownNameError
+from umie.errors import UmieError, UnknownNameError, import_extra
 from umie.files import atomic_folder, json_text
 from umie.language_models.sources import no_warnings
 from umie.versions import file_digest
@@ -104,11 +104,8 @@ def _write_flan_t5(paths: dict[str, Path], folder: Path) -> None:
 
 def _onnx_weights(path: Path) -> dict[str, Tensor]:
     """Return the float weights of a quantized graph by the names of the modules that it was exported from."""
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError as error:
-        raise UmieError("reading this package needs onnx: pip install 'umie[pretrained]'") from error
+    onnx = import_extra("onnx", "pretrained", "reading this package")
+    numpy_helper = import_extra("onnx.numpy_helper", "pretrained", "reading this package")
     graph = onnx.load(str(path)).graph
     raw = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
 
@@ -130,8 +127,7 @@ def _onnx_weights(path: Path) -> dict[str, Tensor]:
 
 def _write_efficientnet(paths: dict[str, Path], folder: Path) -> None:
     """Write EfficientNet-Lite0 as timm's ``tf_efficientnet_lite0``, whose tensors have the same order and shapes."""
-    import timm
-
+    timm = import_extra("timm", "timm", "reading this package")
     weights = torch.load(paths[_LITE0], map_location="cpu", weights_only=True)
     names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     if [value.shape for value in weights.values()] != [value.shape for value in names.values()]:

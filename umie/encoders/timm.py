@@ -18,7 +18,16 @@ from umie.encoders import registry
 from umie.encoders.resnet101_roi import ResNet101RoiPreprocessor
 from umie.encoders.roi import Pooling, pool_slots
 from umie.encoders.tower import TowerConfig, TowerEncoder
-from umie.errors import UmieError, UnknownNameError, check_choice, check_keys, check_text, check_whole, shown
+from umie.errors import (
+    UmieError,
+    UnknownNameError,
+    check_choice,
+    check_keys,
+    check_text,
+    check_whole,
+    import_extra,
+    shown,
+)
 from umie.files import read_json
 from umie.weights import first_line, is_file_name, read_state_dict
 
@@ -157,8 +166,7 @@ class TimmEncoder(TowerEncoder):
 
 
 def _created(architecture: str, **options: Any) -> nn.Module:
-    import timm
-
+    timm = import_extra("timm", "timm", "the encoder timm")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from umie.errors import UmieError, check_keys
+from umie.errors import UmieError, check_keys, import_extra
 from umie.experiments.archive import is_archive, read_archive
 from umie.experiments.comparison import counts_in, options_by_slot
 from umie.experiments.grid_file import GridCell, GridFile, Reference, read_grid_file
@@ -168,10 +168,7 @@ class GridResults:
         Raises:
             UmieError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise UmieError("a DataFrame needs pandas: pip install 'umie[pandas]'; rows() needs nothing") from error
+        pandas = import_extra("pandas", "pandas", "a DataFrame (unlike rows())")
         return pandas.DataFrame.from_records(list(self.rows()), columns=self.columns)
 
 

@@ -9,7 +9,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from umie.errors import UmieError, one_line
+from umie.errors import UmieError, import_extra, one_line
 from umie.files import MAX_HEAD, check_content, open_regular
 
 MAX_BYTES = 4 << 30  # of a file
@@ -70,12 +70,8 @@ def container(file: BufferedReader, **options: str) -> Iterator[Any]:
     Raises:
         UmieError: PyAV is not installed, or does not know the format.
     """
-    try:
-        import av  # here, because few data sets need it
-    except ImportError as error:
-        raise UmieError(
-            "PCM WAV files and images are read as they are, the rest by PyAV: install umie[media]"
-        ) from error
+    # here, because few data sets need it: PCM WAV files and images are read without it
+    av = import_extra("av", "media", "a format other than PCM WAV or images")
     try:
         found = av.open(
             _Quiet(file),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from umie.errors import UmieError
+from umie.errors import UmieError, import_extra
 from umie.files import atomic_write
 from umie.reports.figure_text import prepare_texts
 
@@ -28,13 +29,19 @@ MARKERS = "os^Dv<>P*X"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c564b", "#5d3a9b", "#a0a000")
 
 
+def check_figures(what: str = "a report, which has figures,") -> None:
+    """Raise UmieError if figures cannot be drawn; called before the work whose results they show."""
+    if importlib.util.find_spec("matplotlib") is None:
+        import_extra("matplotlib", "plots", what)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of a size in inches; it needs neither a display nor pyplot's global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    matplotlib = import_extra("matplotlib.backends.backend_agg", "plots", "a figure")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    matplotlib.FigureCanvasAgg(figure)
     return figure
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from umie.errors import UmieError, UnknownNameError
+from umie.errors import UmieError, UnknownNameError, import_extra
 from umie.model import UmieModel
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -56,14 +56,11 @@ def adapt(model: UmieModel, options: Mapping[str, Any]) -> None:
             ``target_modules``. Without ``target_modules``, peft chooses them by model family.
 
     Raises:
-        UmieError: an unknown type or option, or target modules that do not exist.
-        ImportError: peft is not installed.
+        UmieError: an unknown type or option, target modules that do not exist, or peft is not installed.
     """
-    try:
-        import peft
-        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-    except ImportError as error:
-        raise ImportError("adapters need peft: pip install 'umie[peft]'") from error
+    peft = import_extra("peft", "peft", "an adapter")
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
     given = dict(options)
     kind = str(given.pop("type", "lora")).upper()
     known = {str(name.value): config for name, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}

@@ -9,17 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from umie.errors import UmieError, UnknownNameError, check_keys
+from umie.errors import UmieError, UnknownNameError, check_keys, import_extra
 from umie.weights import first_line, is_file_name, read_state_dict
 
 
 def open_clip() -> Any:
     """Return the module open_clip, which takes seconds to import."""
-    try:
-        import open_clip
-    except ImportError as error:
-        raise ImportError("The encoder 'clip' needs open_clip: pip install open_clip_torch") from error
-    return open_clip
+    return import_extra("open_clip", "clip", "the encoder clip")
 
 
 def model_config(model: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 
 from umie.encoders.precomputed.files import LAYOUTS, Array, Entry, Layout, check_bytes, readable
 from umie.encoders.precomputed.tsv import TsvFile
-from umie.errors import UmieError, at, shown
+from umie.errors import UmieError, at, import_extra, shown
 
 SUFFIXES = {".npz": "npz", ".h5": "h5", ".hdf5": "h5", ".tsv": "tsv", ".safetensors": "safetensors"}
 FORMATS = tuple(LAYOUTS)
@@ -237,10 +237,7 @@ class _H5:
     """An open .h5 file: one image, a group per image, or a group of groups per directory of images."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            import h5py  # type: ignore[import-untyped] # it ships no type information
-        except ImportError as error:
-            raise ImportError("features in .h5 files need h5py: pip install 'umie[h5]'") from error
+        h5py = import_extra("h5py", "h5", "reading features in .h5 files")
         self.path, self._h5py = path, h5py
         with at(str(path)), readable("an .h5 file", path):
             # feature files are often on file systems without locks

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 import umie
-from umie.errors import UmieError, one_line
+from umie.errors import UmieError, import_extra, one_line
 from umie.experiments.config import PARTS
 from umie.experiments.data_sets import DataSet
 from umie.experiments.engines.base import NO_RESULT, Job, Watcher
@@ -57,10 +57,7 @@ class RayEngine:
     """
 
     def __init__(self, options: Ray, workers: int | None, limits: Limits) -> None:
-        try:
-            import ray  # noqa: F401
-        except ImportError as error:
-            raise UmieError("engine ray needs ray: pip install 'umie[ray]'") from error
+        import_extra("ray", "ray", "engine ray")
         self.options, self.limits = options, limits
         is_local = options.address is None
         self.window = workers or (max(1, num_processors() // 2) if is_local else None)

@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from umie.errors import UmieError
+from umie.errors import UmieError, import_extra
 from umie.experiments.engines.base import Job, Watcher
 from umie.experiments.engines.processes import num_processors, python_path, run_here, variables
 from umie.experiments.limits import Limits
@@ -40,10 +40,7 @@ class SlurmEngine:
     """
 
     def __init__(self, options: Slurm, folder: Path, workers: int | None, limits: Limits) -> None:
-        try:
-            import submitit  # noqa: F401
-        except ImportError as error:
-            raise UmieError("engine slurm needs submitit: pip install 'umie[slurm]'") from error
+        import_extra("submitit", "slurm", "engine slurm")
         self.is_local = options.cluster == "local"
         if limits.time_s is None and not self.is_local:
             raise UmieError("engine slurm needs the time limit of a cell: set time_limit, e.g. time_limit: 2h")

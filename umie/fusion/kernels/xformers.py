@@ -62,7 +62,7 @@ class Xformers(PackedKernel):
         try:
             fmha = library()
         except Exception as error:  # a broken installation must not affect other backends
-            return f"xformers cannot be imported ({one_line(error)}): run pip install xformers"
+            return f"xformers cannot be imported ({one_line(error)}): pip install 'umie[xformers]'"
         sample = torch.empty(1, 2, case.num_heads, aligned(case.head_dim), dtype=case.dtype, device=case.device)
         bias = fmha.BlockDiagonalMask.from_seqlens([1, 1], [1, 1], device=sample.device)
         inputs = fmha.Inputs(sample, sample, sample, attn_bias=bias, p=case.dropout, scale=1.0)

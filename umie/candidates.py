@@ -345,14 +345,20 @@ class CandidateEncoder:
         batch: Mapping[str, Tensor],
         task: Task[Any],
         asked: Sequence[tuple[Record, Query]],
+        threshold: float | None = None,
         **_: Any,
     ) -> list[tuple[Items[Any], str]]:
         """Return the items of each query, by position, with their probabilities; see ``UmieProcessor.answers``."""
         inputs = {name: batch[name].to(fused.states.device) for name in NAMES}
-        return self.choose(decoder(fused, **inputs).logits, batch, task, asked)
+        return self.choose(decoder(fused, **inputs).logits, batch, task, asked, threshold)
 
     def choose(
-        self, logits: Tensor, batch: Mapping[str, Tensor], task: Task[Any], asked: Sequence[tuple[Record, Query]]
+        self,
+        logits: Tensor,
+        batch: Mapping[str, Tensor],
+        task: Task[Any],
+        asked: Sequence[tuple[Record, Query]],
+        threshold: float | None = None,
     ) -> list[tuple[Items[Any], str]]:
         """Return the items of each query, by position, with their probabilities; and their written form.
 
@@ -361,6 +367,7 @@ class CandidateEncoder:
             batch: the batch, from ``collate``.
             task: the task of all queries.
             asked: the record and the query of each answer.
+            threshold: the lowest probability of an answer; None uses that of the options, as places always do.
         """
         num_columns = batch["label_tokens"].shape[1]
         is_candidate = (batch["labels"][..., :num_columns] != IGNORED).to(logits.device)
@@ -368,7 +375,7 @@ class CandidateEncoder:
         points = logits[..., num_columns:].float().sigmoid() >= self.options.threshold  # [B, S + R + 1, P]
         points = (points & batch["pointing_mask"][:, None].to(logits.device)).cpu()
         probabilities = scores.sigmoid()
-        is_answer = (probabilities >= self.options.threshold) & scores.isfinite()
+        is_answer = (probabilities >= (self.options.threshold if threshold is None else threshold)) & scores.isfinite()
         best = scores[:, -1].argmax(dim=1).tolist()  # of the whole query
         above: list[list[tuple[int, int]]] = [[] for _ in scores]
         for row, place, column in is_answer.nonzero().tolist():

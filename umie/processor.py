@@ -19,7 +19,7 @@ from umie.checkpoints import check_file, is_model_file, write_manifest
 from umie.constrained import Constraint
 from umie.decoders.base import CandidateOptions
 from umie.encoders.several_images import joined
-from umie.errors import UmieError, at, check_keys, check_whole, shown
+from umie.errors import UmieError, at, check_keys, check_positive, check_whole, shown
 from umie.files import atomic_write, json_text, read_json
 from umie.framing import Framing
 from umie.grounders import Grounder
@@ -31,6 +31,7 @@ from umie.model_parts import ENCODER_SLOTS
 from umie.records import MEDIA, Medium, Record
 from umie.sequences import SequenceEncoder
 from umie.tasks import Items, Query, Task, merged
+from umie.tasks.base import tempered
 from umie.types import IMAGE_POLICIES, FusedStates, check_image_policy, key_of
 
 _ADVICE = {
@@ -69,6 +70,7 @@ class UmieProcessor(PushToHubMixin):
         audio_encoder: as ``encoder``, for sounds; None if the variant does not use them.
         grounders: by medium, the grounder that carries out calls in answers (style ``reamo``): a name, a mapping with
             name and options, or a Grounder; without any, calls find the places of records with that label.
+        temperatures: by task, what the log-odds of the probabilities of items are divided by; see ``umie calibrate``.
 
     Attributes:
         counts: the number of truncated inputs, truncated targets, missing images and dropped items.
@@ -92,6 +94,7 @@ class UmieProcessor(PushToHubMixin):
         video_encoder: Mapping[str, Any] | encoders.MediaPreprocessor | None = None,
         audio_encoder: Mapping[str, Any] | encoders.MediaPreprocessor | None = None,
         grounders: Mapping[str, Any] | None = None,
+        temperatures: Mapping[str, float] | None = None,
     ) -> None:
         check_image_policy(missing_images)
         check_whole("max_input_tokens", max_input_tokens, 1)
@@ -131,6 +134,11 @@ class UmieProcessor(PushToHubMixin):
         self.unreadable: dict[str, str] = {}
         self.grounders = build_grounders(grounders or {})
         self._grounders = dict(grounders or {})  # as given, to be saved
+        if not isinstance(temperatures, Mapping | None):
+            raise UmieError(f"temperatures is {shown(temperatures)}: expected a number for each task")
+        for task, temperature in (temperatures or {}).items():
+            check_positive(f"temperatures.{task}", temperature)
+        self.temperatures = dict(temperatures or {})
         self.features: dict[Medium, FeatureSource] = {}
         self.blind: frozenset[Medium] = frozenset()
         self.unused: frozenset[Medium] = frozenset()
@@ -366,11 +374,13 @@ class UmieProcessor(PushToHubMixin):
         *,
         constrained: bool = True,
         probabilities: bool = False,
+        threshold: float | None = None,
         **options: Any,
     ) -> list[tuple[Items[Any], str]]:
         """Return a decoder's answers to the queries of a batch, and their written form.
 
-        Answers are generated, or chosen from scored candidates.
+        Answers are generated, or chosen from scored candidates. Probabilities are calibrated by the temperature of the
+        task, if there is one.
 
         Args:
             decoder: the decoder of the variant.
@@ -381,6 +391,8 @@ class UmieProcessor(PushToHubMixin):
             constrained: generate under the task's grammar; scored candidates are always well-formed.
             probabilities: whether generated items get probabilities, which takes another pass of the decoder; scored
                 ones always have them.
+            threshold: the lowest probability of a scored candidate that is an answer, in place of the decoder's; what
+                is generated does not depend on it, see ``Items.at_least``.
             options: options of ``generate``; a decoder that scores candidates ignores them.
         """
         if (decoder.candidates is None) != (self.candidates is None):
@@ -393,9 +405,12 @@ class UmieProcessor(PushToHubMixin):
                 f"the processor is for another decoder: its prompt is {self.prompt!r}, that of the decoder is "
                 f"{decoder.prompt!r}: pass prompt=decoder.prompt to UmieProcessor"
             )
-        return self._queries.answers(
-            decoder, fused, batch, task, asked, constrained=constrained, probabilities=probabilities, **options
-        )
+        temperature = self.temperatures.get(task.name, 1.0)
+        if threshold is not None:  # that of calibrated probabilities, as the decoder knows it
+            threshold = tempered(threshold, 1 / temperature)
+        options |= {"constrained": constrained, "probabilities": probabilities, "threshold": threshold}
+        found = self._queries.answers(decoder, fused, batch, task, asked, **options)
+        return found if temperature == 1 else [(items.tempered(temperature), output) for items, output in found]
 
     def decode(
         self,
@@ -506,6 +521,7 @@ class UmieProcessor(PushToHubMixin):
             **({} if self.candidates is None else {"candidates": self.candidates}),
             **({} if self.prompt is None else {"prompt": self.prompt}),
             **({"grounders": self._grounders} if self._grounders else {}),
+            **({"temperatures": self.temperatures} if self.temperatures else {}),
         }
         with atomic_write(Path(folder) / FILE) as file:
             file.write(json_text(options, indent=2))

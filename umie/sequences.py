@@ -99,6 +99,7 @@ class SequenceEncoder:
         *,
         constrained: bool = True,
         probabilities: bool = False,
+        threshold: float | None = None,
         **options: Any,
     ) -> list[tuple[Items[Any], str]]:
         """Return the items of each query, and its generated answer; see ``UmieProcessor.answers``."""

@@ -84,6 +84,12 @@ def extract(
         typer.Option("--skip-bad", help="Continue after a bad line or medium of --input; see OUTPUT.rejected.jsonl."),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a complete --output.")] = False,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Lowest probability of an item: a number, or TASK=NUMBER. Items below it are left out. Repeatable."
+        ),
+    ] = None,
     constrained: Annotated[
         bool, typer.Option("--constrained/--free", help="Whether to allow only well-formed answers.")
     ] = True,
@@ -100,7 +106,7 @@ def extract(
     The model is the directory of a saved variant, or a hub name (owner/model). For example:
 
         umie extract --model best "Kids at the Salvation Army" --image kids.jpg
-        umie extract --model best "HMS Belfast" --task mner --label ship
+        umie extract --model best "HMS Belfast" --task mner --label ship --threshold 0.7
         umie extract --model best --audio call.wav --segment 0.2,0.9
         umie extract --model best -i in.jsonl -o out.jsonl --images photos
 
@@ -153,6 +159,8 @@ def extract(
         "device": device,
         "dtype": dtype,
     }
+    if threshold:
+        options["threshold"] = _threshold(threshold)
     if grounder:
         options["grounders"] = _grounders([text_of(one) for one in grounder])
     if input_file is not None:
@@ -306,6 +314,20 @@ def _labels(given: Sequence[str], tasks: Sequence[str] | None) -> dict[str, list
             task, label = tasks[0], text
         labels.setdefault(task, []).append(label)
     return labels
+
+
+def _threshold(given: Sequence[str]) -> float | dict[str, float]:
+    """Return a threshold of all tasks, or those of some."""
+    found: dict[str, float] = {}
+    for text in given:
+        task, equals, value = text.rpartition("=")
+        try:
+            found[task] = float(value)
+        except ValueError as error:
+            raise UmieError(f"--threshold {text}: use a number, such as 0.7, or mner=0.7") from error
+        if not equals and len(given) > 1:
+            raise UmieError(f"--threshold {text}: name the task of each, such as mner={text}")
+    return found.get("", found)
 
 
 def _grounders(given: Sequence[str]) -> dict[str, Any]:

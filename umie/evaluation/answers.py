@@ -42,6 +42,7 @@ def answer_queries(
     constrained: bool,
     batch_size: int,
     probabilities: bool = False,
+    threshold: float | None = None,
     on_batch: OnBatch | None = None,
     **options: Any,
 ) -> list[Answer]:
@@ -60,6 +61,7 @@ def answer_queries(
         constrained: generate under the task's grammar.
         batch_size: queries per batch.
         probabilities: as in ``UmieProcessor.answers``.
+        threshold: as in ``UmieProcessor.answers``.
         on_batch: called after each batch.
         options: for transformers' ``generate``.
     """
@@ -72,7 +74,7 @@ def answer_queries(
         inputs: dict[str, Any] = {name: value.to(model.device) for name, value in batch.items() if name not in own}
         fused, _, _ = model.fuse(**inputs)
         rows = [asked[index] for index in chunk]
-        options |= {"constrained": constrained, "probabilities": probabilities}
+        options |= {"constrained": constrained, "probabilities": probabilities, "threshold": threshold}
         answers = processor.answers(model.decoder, fused, batch, task, rows, **options)
         gates: list[float | None] = [None] * len(chunk)
         masks = [inputs[key] for medium in MEDIA if (key := key_of(medium, "visual_mask")) in inputs]

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 
 from umie import tasks as all_tasks
 from umie.decoders.options import check_generation_options
-from umie.errors import UmieError, UnknownNameError, check_flag, check_kind, check_local, check_whole, shown
+from umie.errors import (
+    UmieError,
+    UnknownNameError,
+    check_flag,
+    check_kind,
+    check_local,
+    check_share,
+    check_whole,
+    shown,
+)
 from umie.evaluation.answers import answer_queries
 from umie.extraction.explain import Explanation, explain_many
 from umie.extraction.images import EncodedImage, encode_images, image_sizes, video_size
@@ -63,6 +72,9 @@ class Extractor:
             answers from the text and the other media; ``skip`` returns an empty extraction. None uses the processor's
             setting.
         probabilities: report the probability of each item, for generated answers by another pass of the decoder.
+        threshold: the lowest probability of an item, or that of each task: items below it are left out, and nothing is
+            asked about them. For a decoder that scores candidates, it may also be lower than the decoder's own. None
+            keeps what the decoder answers.
         grounders: the grounder of each medium, as in ``extract``. Those of the processor also carry out calls.
         generation_options: options for transformers' ``generate``, e.g. ``num_beams=4``.
     """
@@ -77,6 +89,7 @@ class Extractor:
         max_pairs: int = 132,
         missing_images: str | None = None,
         probabilities: bool = True,
+        threshold: float | Mapping[str, float] | None = None,
         grounders: Grounders | None = None,
         **generation_options: Any,
     ) -> None:
@@ -87,6 +100,9 @@ class Extractor:
         check_flag("constrained", constrained)
         check_flag("probabilities", probabilities)
         check_generation_options(generation_options, _OPTIONS)
+        self.threshold = _thresholds(threshold)
+        if self.threshold and not probabilities:
+            raise UmieError("threshold needs the probabilities of the items: leave probabilities on")
         self._built: dict[str, dict[Medium, Grounder]] = {}  # by the options of grounders
         self.grounders = self._grounders(grounders)
         self.missing_images = processor.missing_images if missing_images is None else missing_images
@@ -370,6 +386,7 @@ class Extractor:
 
     def _ask(self, task: Task[Any], drafts: Sequence[_Draft], grounders: Mapping[Medium, Grounder]) -> None:
         """Ask all queries of a task about the drafts, and add the items found to them."""
+        threshold = self.threshold.get(task.name)
         asked = [(index, query) for index, draft in enumerate(drafts) for query in task.queries(draft.found)]
         encoded, truncated = [], []
         for index, query in asked:
@@ -390,6 +407,7 @@ class Extractor:
             constrained=self.constrained,
             batch_size=self.batch_size,
             probabilities=self.probabilities,
+            threshold=threshold,
             **self.generation_options,
         )
         found: list[Items[Any]] = [Items() for _ in drafts]
@@ -405,6 +423,7 @@ class Extractor:
         for draft, record in zip(drafts, grounded, strict=True):
             draft.found = record
         for (index, query), answer, items, is_truncated in zip(asked, answers, read, truncated, strict=True):
+            items = items if threshold is None else items.at_least(threshold)
             found[index].extend_with(items)
             drafts[index].answers.append(
                 ExtractionAnswer(
@@ -501,6 +520,19 @@ class _Draft:
         sizes = image_sizes(record) if any(places.regions for places in named) else ()
         frame = video_size(record) if any(places.tracks for places in named) else None
         return Extraction(record, tuple(warnings), sizes[0] if sizes else None, tuple(self.answers), sizes[1:], frame)
+
+
+def _thresholds(given: float | Mapping[str, float] | None) -> dict[str, float]:
+    """Return the threshold of each task that has one."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        check_share("threshold", given)
+        return dict.fromkeys(all_tasks.registry.names(), given)
+    for name, value in given.items():
+        all_tasks.task_class(name)  # raises for an unknown task
+        check_share(f"threshold of {name}", value)
+    return dict(given)
 
 
 def _as_record(item: object, media: Mapping[Medium, Any] | None = None) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -125,6 +126,27 @@ class Items(list[I], Generic[I]):
         self.extend(others[place] for place in new)
         self.probabilities.extend(others.probabilities[place] for place in new if others.probabilities)
         self.dropped += others.dropped
+
+    def tempered(self, temperature: float) -> Items[I]:
+        """Return the items with other probabilities: the log-odds of each are divided by a temperature."""
+        values = [tempered(value, temperature) for value in self.probabilities]
+        return Items(self, self.dropped, values, [tempered(value, temperature) for value in self.scored])
+
+    def at_least(self, threshold: float) -> Items[I]:
+        """Return the items whose probability is not below a threshold; all of them if the decoder reports none."""
+        if not self.probabilities:
+            return self
+        kept = [place for place, value in enumerate(self.probabilities) if value >= threshold]
+        values = [self.probabilities[place] for place in kept]
+        return Items([self[place] for place in kept], self.dropped, values, self.scored)
+
+
+def tempered(probability: float, temperature: float) -> float:
+    """Return a probability whose log-odds are divided by a temperature; 0.5 stays as it is."""
+    if not 0 < probability < 1:
+        return probability
+    odds = math.log(probability) - math.log1p(-probability)
+    return 0.5 * (1 + math.tanh(0.5 * odds / temperature))  # the logistic function without overflow
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ class UmieError(ValueError):
     def __str__(self) -> str:
         return printable(super().__str__())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UmieError, (str(self),)  # subclasses have other arguments, and it must reach another process
+
 
 class UnknownNameError(UmieError):
     """An unknown name. The message suggests the closest choice."""

@@ -67,7 +67,12 @@ def extract(
     ] = None,
     plugin: Plugins = None,
     input_file: Annotated[
-        Path | None, typer.Option("--input", "-i", help="A JSONL file of records, or - for standard input.")
+        Path | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="A file of records: .jsonl, .csv, .tsv or .parquet; or - for JSONL from standard input.",
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSONL file to write.")] = None,
     details: Annotated[
@@ -78,6 +83,10 @@ def extract(
     ] = None,
     missing_images: Annotated[
         str | None, typer.Option(help="How to treat media that cannot be read: error, text_only or skip.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="The column of a field, in a table: text=tweet; also image, audio, video, id. Repeatable."),
     ] = None,
     skip_bad: Annotated[
         bool,
@@ -115,15 +124,21 @@ def extract(
     --grounder looks for the words of the items instead, after they are extracted (or for the phrases of a model whose
     answers describe places): --grounder 'image={name: grounding, checkpoint: owlvit}'; see `umie list`.
 
-    Each line of --input is a record, at least {"text": "..."}. Its "image", "audio" and "video" are paths relative to
+    A line of a JSONL file is a record, at least {"text": "..."}. Its "image", "audio" and "video" are paths relative to
     --images ("images" is a list of several), and its "regions" are boxes relative to the image size, such as {"box":
     [0.1, 0.2, 0.5, 0.9]} (with "image": 1 in the second image); docs/data.md has "segments" and "tracks". MRE asks
     about the pairs in "relations", or else about all pairs of the entities found. MEAE asks about "events" only if med
     is not among the tasks. The output has one record per line in the same order, which `umie evaluate --predictions`
     can score.
 
-    Further keys of a line are copied. With --skip-bad, lines that are invalid or have a medium that cannot be read are
-    written to out.jsonl.rejected.jsonl with the reason; lines without text and media always are.
+    Of a table, the columns text, image, audio, video and id are read, or those named by --column; the image in a
+    Parquet file may be a path or the bytes of an image file. Several devices share a file: --device cuda:0,cuda:1, or
+    --device cpu,cpu for two processes on the CPU.
+
+        umie extract --model best -i tweets.csv --column text=tweet -o out.jsonl --threshold 0.7
+
+    Further keys of a line, and columns, are copied. With --skip-bad, lines that are invalid or have a medium that
+    cannot be read are written to out.jsonl.rejected.jsonl with the reason; lines without text and media always are.
 
     With --input -, lines are read from standard input, results are written to standard output as soon as a batch is
     complete (--batch-size 1: each by itself), and rejected lines to standard error; nothing can be resumed:
@@ -161,12 +176,19 @@ def extract(
     }
     if threshold:
         options["threshold"] = _threshold(threshold)
+    if device is not None and "," in device:
+        if input_file is None or str(input_file) == "-":
+            raise UmieError(f"--device {device}: several devices share a file, --input FILE")
+        options["device"] = device.split(",")
     if grounder:
         options["grounders"] = _grounders([text_of(one) for one in grounder])
     if input_file is not None:
         if has_media or region or segment or track or json_flag:
             raise UmieError("media, their places and --json cannot be used with --input: its records have their own")
+        columns = _columns(column or ())
         if str(input_file) == "-":
+            if columns:
+                raise UmieError("--column is for tables; the lines of standard input are JSON")
             if str(output or "-") != "-" or details is not None or overwrite:
                 raise UmieError(
                     "--input -: results go to standard output; --output, --details and --overwrite need a file"
@@ -177,13 +199,14 @@ def extract(
         if output is None:
             raise UmieError("--output is missing: use the name of the JSONL file to write")
         options |= {"details": details, "images": images, "tasks": task, "labels": labels, "skip_bad": skip_bad}
-        options["overwrite"] = overwrite
+        options |= {"overwrite": overwrite, "columns": columns or None}
         with no_relation_names(no_relation or ()):
             _extract_file(model, input_file, output, options)
         return
-    if output is not None or details is not None or images is not None or skip_bad or overwrite:
+    if output is not None or details is not None or images is not None or column or skip_bad or overwrite:
         raise UmieError(
-            "--output, --details, --images, --skip-bad and --overwrite require --input: the result of a text is printed"
+            "--output, --details, --images, --column, --skip-bad and --overwrite require --input: the result of a text "
+            "is printed"
         )
     from umie.extraction import Extractor
 
@@ -314,6 +337,17 @@ def _labels(given: Sequence[str], tasks: Sequence[str] | None) -> dict[str, list
             task, label = tasks[0], text
         labels.setdefault(task, []).append(label)
     return labels
+
+
+def _columns(given: Sequence[str]) -> dict[str, str]:
+    """Return the column of each field."""
+    found: dict[str, str] = {}
+    for text in given:
+        field, equals, column = text.partition("=")
+        if not equals or not column or field in found:
+            raise UmieError(f"--column {text}: use FIELD=COLUMN, such as text=tweet, once for each field")
+        found[field] = text_of(column)
+    return found
 
 
 def _threshold(given: Sequence[str]) -> float | dict[str, float]:

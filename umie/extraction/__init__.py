@@ -1,11 +1,14 @@
 """Extraction with a trained variant: from a text and its image to typed items with offsets and boxes."""
 
+from umie.extraction.calibration import Calibration, calibrate, judged_items
 from umie.extraction.explain import Effect, Explanation, effects, explain_many
 from umie.extraction.extractor import Extractor
 from umie.extraction.file import FileSummary, extract_file, extract_stream
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
+from umie.extraction.rows import records_from_rows
 
 __all__ = [
+    "Calibration",
     "Effect",
     "Explanation",
     "Extraction",
@@ -13,8 +16,11 @@ __all__ = [
     "Extractor",
     "FileSummary",
     "Notice",
+    "calibrate",
     "effects",
     "explain_many",
     "extract_file",
     "extract_stream",
+    "judged_items",
+    "records_from_rows",
 ]

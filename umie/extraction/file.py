@@ -1,4 +1,4 @@
-"""extract_file: extracts from a JSONL file to a JSONL file, in bounded memory, and can be resumed."""
+"""extract_file: extracts from a file to a JSONL file, in bounded memory, and can be resumed."""
 
 from __future__ import annotations
 
@@ -15,19 +15,16 @@ from pathlib import Path
 from typing import IO, Any
 
 import umie
-from umie.errors import UmieError, at, check_flag, check_kind, check_local
+from umie.errors import UmieError, check_flag, check_kind, check_local, shown
 from umie.extraction.extractor import WINDOW_BATCHES, Extractor, Labels
-from umie.extraction.images import SKIPPED
-from umie.extraction.result import Extraction
-from umie.extraction.source import SourceLine, read_items, stream_items, with_further_keys
-from umie.files import check_distinct, json_text
+from umie.extraction.source import read_items, stream_items
+from umie.extraction.worker import Asked, Outcome, Worker, extracting
+from umie.files import check_distinct
 from umie.hub import check_saved, find_file
 from umie.processor import FILE as PROCESSOR_FILE
-from umie.records import record_to_json
 from umie.records.no_relation import chosen_names
 from umie.registry import loaded_plugins
 from umie.resumable import ResumableLines
-from umie.types import IMAGE_POLICIES
 from umie.versions import file_digest
 
 MAX_KEYS = 100  # that are counted, so that memory stays bounded
@@ -65,7 +62,8 @@ def extract_file(
     images: str | Path | None = None,
     tasks: Sequence[str] | None = None,
     labels: Labels | None = None,
-    device: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    device: str | Sequence[str] | None = None,
     batch_size: int = 16,
     missing_images: str | None = None,
     skip_bad: bool = False,
@@ -74,7 +72,7 @@ def extract_file(
     note: Callable[[str], None] = warnings.warn,
     **options: Any,
 ) -> FileSummary:
-    """Extract from every record of a JSONL file; after an interruption, the same call resumes where it stopped.
+    """Extract from every record of a file; after an interruption, the same call resumes where it stopped.
 
     Finished lines are kept in ``<output>.part``. The output gets its name when it is complete, and its SHA-256 digest
     is in ``<output>.sha256``. Lines without a result are in ``<output>.rejected.jsonl``, with number and reason. If the
@@ -82,13 +80,16 @@ def extract_file(
 
     Args:
         model: the directory of a saved variant and its processor, or a hub name, ``owner/model``.
-        source: the JSONL file of records. Keys that are not those of a record are copied to the output.
+        source: the file of records: JSONL, CSV, TSV or Parquet, by its ending. Keys and columns that are not those of
+            a record are copied to the output.
         output: the JSONL file to write, one record per line in the order of ``source``.
         details: a second JSONL file to write, with places in pixels and seconds, gates and warnings.
         images: the directory of the media; by default that of ``source``.
         tasks: as in ``Extractor.extract``.
         labels: as in ``Extractor.extract``.
-        device: as in ``Extractor.from_pretrained``.
+        columns: of a table, the columns of the fields of a record; see ``records_from_rows``.
+        device: as in ``Extractor.from_pretrained``. With several, such as ``["cuda:0", "cuda:1"]`` or ``["cpu"] * 4``,
+            as many processes share the work; a script then needs ``if __name__ == "__main__"``.
         batch_size: queries per batch; it does not change the output.
         missing_images: as in ``Extractor``; it may differ when a run is resumed.
         skip_bad: reject a line that is invalid or has an unreadable medium, and continue; it may differ, too.
@@ -114,19 +115,22 @@ def extract_file(
     images = None if images is None else Path(images)
     paths = [Path(path) for path in (output, details) if path is not None]
     rejected = paths[0].with_name(f"{paths[0].name}.rejected.jsonl")
+    devices = [device] if isinstance(device, str | None) else list(device)
+    if not devices or not all(isinstance(one, str | None) for one in devices):
+        raise UmieError(f"device is {shown(device)}: pass a device such as 'cpu', or a list of them")
     check_saved(model)
     check_distinct([source, *paths, rejected])
     if images is not None and not images.is_dir():
         raise UmieError(f"images: {images} is not a directory")
     total = num_empty = 0
-    for item in read_items(source, images):
+    for item in read_items(source, images, columns):
         if item.error is not None and not (item.is_empty or skip_bad):
             raise UmieError(f"{source}:{item.number}: {item.error} (to go on without it: --skip-bad, skip_bad=True)")
         total += 1
         num_empty += item.is_empty
     if not total:
         raise UmieError(f"{source}: contains no records")
-    run = _fingerprint(model, source, images, tasks, labels, options)
+    run = _fingerprint(model, source, images, tasks, labels, options | ({"columns": columns} if columns else {}))
     lines = ResumableLines(paths, run, optional=[rejected])
     if not overwrite and lines.is_complete():
         return _with_counts(FileSummary(total, total, was_complete=True, empty=num_empty), paths[0])
@@ -137,13 +141,13 @@ def extract_file(
         if on_progress is not None:
             on_progress(lines.done, total)
         if lines.done < total:
-            extractor = Extractor.from_pretrained(
-                model, device=device, batch_size=batch_size, missing_images=missing_images, **options
-            )
-            writer = _Writer(extractor, source, lines, summary, has_details=details is not None, skip_bad=skip_bad)
-            items = (item for index, item in enumerate(read_items(source, images)) if not lines.is_done(index))
-            while window := list(islice(items, WINDOW_BATCHES * batch_size)):
-                for _ in writer.write(window, tasks, labels):
+            chosen = {"batch_size": batch_size, "missing_images": missing_images, **options}
+            asked = Asked(str(source), tasks, labels, has_details=details is not None, skip_bad=skip_bad)
+            read = enumerate(read_items(source, images, columns))
+            items = (item for index, item in read if not lines.is_done(index))
+            windows = iter(lambda: list(islice(items, WINDOW_BATCHES * batch_size)), [])
+            with extracting(model, devices, chosen, asked) as outcomes:
+                for _ in _write(outcomes(windows), lines, summary):
                     if on_progress is not None:
                         on_progress(lines.done, total)
     return _with_counts(summary, paths[0])
@@ -178,28 +182,22 @@ def extract_stream(
         UmieError: as ``extract_file``; the results of earlier batches are written.
     """
     summary = FileSummary(0)
-    writer = _Writer(
-        copy.copy(extractor),
-        Path(name),
-        _Streams(write, reject, summary),
-        summary,
-        has_details=False,
-        skip_bad=skip_bad,
-    )
+    worker = Worker(copy.copy(extractor), Asked(name, tasks, labels, has_details=False, skip_bad=skip_bad))
+    streams = _Streams(write, reject, summary)
     items = stream_items(source, name, Path(images))
     while window := list(islice(items, extractor.batch_size)):
         for item in window:
             if item.error is not None and not (item.is_empty or skip_bad):
                 raise UmieError(f"{name}:{item.number}: {item.error} (to go on without it: --skip-bad)")
-        for item in writer.write(window, tasks, labels):
+        for outcome in _write(worker.outcomes(window), streams, summary):
             summary.total += 1
-            summary.empty += item.is_empty
+            summary.empty += outcome.is_empty
     summary.rejected -= summary.empty
     return summary
 
 
 class _Streams:
-    """Where a ``_Writer`` writes if there is no file; nothing can be resumed."""
+    """Where results are written if there is no file; nothing can be resumed."""
 
     def __init__(self, write: Callable[[str], None], reject: Callable[[str], None], summary: FileSummary) -> None:
         self._write, self._reject, self._summary = write, reject, summary
@@ -223,85 +221,17 @@ def _with_counts(summary: FileSummary, output: Path) -> FileSummary:
     return summary
 
 
-class _Writer:
-    """Extracts from the records of a window of lines, and writes results and rejected lines in their order."""
-
-    def __init__(
-        self,
-        extractor: Extractor,
-        source: Path,
-        lines: ResumableLines | _Streams,
-        summary: FileSummary,
-        *,
-        has_details: bool,
-        skip_bad: bool,
-    ) -> None:
-        self.extractor, self.source, self.lines, self.summary = extractor, source, lines, summary
-        self.has_details, self.skip_bad = has_details, skip_bad
-        if skip_bad and extractor.missing_images == IMAGE_POLICIES[0]:  # so that the rest of the window is not lost
-            self.extractor.missing_images, self.rejects_images = "skip", True
-        else:
-            self.rejects_images = False
-
-    def write(
-        self, window: Sequence[SourceLine], tasks: Sequence[str] | None, labels: Labels | None
-    ) -> Iterator[SourceLine]:
-        """Write the lines of a window, and yield each after it was written."""
-        valid = [item for item in window if item.record is not None]
-        found = iter(self._extract(valid, tasks, labels))
-        for item in window:
-            result: Extraction | UmieError | None = next(found) if item.record is not None else item.error
-            if isinstance(result, Extraction):
-                result = self._write(item, result)
-            if isinstance(result, UmieError):
-                self._reject(item, result)
-            yield item
-
-    def _extract(
-        self, items: Sequence[SourceLine], tasks: Sequence[str] | None, labels: Labels | None
-    ) -> Iterable[Extraction | UmieError]:
-        records = [item.record for item in items if item.record is not None]
-        found = self.extractor.extract_many(
-            records, tasks=tasks, labels=labels, place=lambda index: f"{self.source}:{items[index].number}"
-        )
-        if not self.skip_bad:
-            return found
-        try:
-            return list(found)
-        except UmieError as error:
-            if len(items) == 1:
-                return [error]
-        return [one for item in items for one in self._extract([item], tasks, labels)]
-
-    def _write(self, item: SourceLine, found: Extraction) -> UmieError | None:
-        """Write a result; return the error of one that is rejected."""
-        reasons = [notice.message for notice in found.warnings if notice.message.endswith(SKIPPED)]
-        if reasons and self.rejects_images:
-            return UmieError(reasons[0].removesuffix(SKIPPED))
-        try:
-            with at(f"{self.source}:{item.number}"):
-                written = [with_further_keys(record_to_json(found.record), item.further)]
-                if self.has_details:
-                    details = {"line": item.number, **found.to_json()}
-                    others = {key: value for key, value in item.further.items() if key not in details}
-                    written.append(with_further_keys(json_text(details), others))
-        except UmieError as error:
-            if not self.skip_bad:
-                raise
-            return error
-        self.lines.write(*written, None)
-        self.summary.warnings.update({notice.kind for notice in found.warnings})
-        self.summary.further.update(key for key in item.further if key in self.summary.further or self._has_room())
-        return None
-
-    def _has_room(self) -> bool:
-        return len(self.summary.further) < MAX_KEYS
-
-    def _reject(self, item: SourceLine, error: UmieError) -> None:
-        place = f"{self.source}:{item.number}: "
-        content = {"line": item.number, "reason": str(error).removeprefix(place), "content": item.content}
-        line = json_text(content, ensure_ascii=True)  # the line may hold unpaired surrogates
-        self.lines.write(*[None] * (1 + self.has_details), line)
+def _write(outcomes: Iterable[Outcome], lines: ResumableLines | _Streams, summary: FileSummary) -> Iterator[Outcome]:
+    """Write the outcomes of lines, count their warnings, and yield each after it was written; raise their errors."""
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+        lines.write(*outcome.parts)
+        summary.warnings.update(outcome.kinds)
+        room = MAX_KEYS - len(summary.further)
+        known = [key for key in outcome.further if key in summary.further]
+        summary.further.update([*known, *[key for key in outcome.further if key not in summary.further][:room]])
+        yield outcome
 
 
 def _fingerprint(

@@ -1,4 +1,4 @@
-"""The lines of the file to extract from: records, keys that are not theirs, and lines that are no records."""
+"""The lines or rows of the file to extract from: records, keys that are not theirs, and lines that are no records."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from umie.errors import UmieError, at
+from umie.extraction.rows import ENDINGS, columns_of, other_columns, plain, read_rows, record_of_row
 from umie.files import bounded_lines, json_text, stream_lines
 from umie.records import MEDIA, Record
 from umie.records.jsonl import KEYS, parse_line, record_from_json
@@ -30,13 +31,26 @@ class SourceLine:
     is_empty: bool = False  # whether there is neither a text nor a medium
 
 
-def read_items(source: Path, images: Path | None) -> Iterator[SourceLine]:
-    """Yield the lines of a JSONL file, except for blank ones; images are in ``images`` or next to the file.
+def read_items(source: Path, images: Path | None, columns: Mapping[str, str] | None = None) -> Iterator[SourceLine]:
+    """Yield the lines of a JSONL, CSV, TSV or Parquet file, except for blank ones.
+
+    Args:
+        source: the file.
+        images: the folder of the media; by default that of the file.
+        columns: of a table, the columns of the fields of a record; see ``records_from_rows``.
 
     Raises:
         UmieError: the file cannot be read.
     """
-    yield from _items(bounded_lines(source), str(source.parent if images is None else images))
+    folder = str(source.parent if images is None else images)
+    if source.suffix.lower() in ENDINGS:
+        names = columns_of(columns)
+        for number, row in read_rows(source):
+            yield SourceLine(number, error=row) if isinstance(row, UmieError) else _row_item(number, row, names, folder)
+        return
+    if columns:
+        raise UmieError(f"{source}: columns are those of a table ({', '.join(ENDINGS)}); a JSONL file has keys")
+    yield from _items(bounded_lines(source), folder)
 
 
 def stream_items(file: IO[bytes], name: str, images: Path) -> Iterator[SourceLine]:
@@ -99,6 +113,23 @@ def with_further_keys(line: str, further: Mapping[str, Any]) -> str:
     except UnicodeEncodeError:  # an unpaired surrogate, which only an escape can express
         written = json_text(further, ensure_ascii=True)
     return f"{line[:-1]}, {written[1:]}"
+
+
+def _row_item(number: int, row: dict[str, Any], columns: Mapping[str, str], folder: str) -> SourceLine:
+    further = other_columns(row, columns)
+    content = json_text(further | {name: plain(row[name]) for name in columns.values() if name in row})
+    text = row.get(columns["text"], "no column")
+    has_text = bool(text) and not (isinstance(text, str) and text.isspace())
+    if not has_text and not any(row.get(columns[medium]) for medium in MEDIA):
+        return SourceLine(number, error=UmieError("the text is empty"), content=content, is_empty=True)
+    try:
+        record = record_of_row(row, columns, folder)
+        for medium, index in record.numbered_media:
+            if isinstance(record.of(medium)[index], str):
+                record.path(medium, index)  # raises for a path outside of the directory
+    except UmieError as error:
+        return SourceLine(number, error=error, content=content)
+    return SourceLine(number, record, further=further, content=content)
 
 
 def _item(number: int, line: str, folder: str) -> SourceLine:

@@ -1,0 +1,184 @@
+"""Rows of tables as records: CSV, TSV and Parquet files, data sets, data frames."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image
+
+from umie.errors import UmieError, at, check_keys, check_kind, check_local, import_extra, shown
+from umie.files import MAX_LINE, check_content, open_regular
+from umie.images import limited_pixels, open_format
+from umie.records import MEDIA, Record
+from umie.records.jsonl import KEYS
+
+ENDINGS = (".csv", ".tsv", ".parquet")
+FIELDS = ("text", "image", "audio", "video", "id")
+"""The fields of a record that a column can have."""
+_BATCH = 64  # rows of a Parquet file in memory, which may contain images
+
+
+def records_from_rows(
+    rows: Iterable[Mapping[str, Any]], *, columns: Mapping[str, str] | None = None, images: str | Path | None = None
+) -> Iterator[Record]:
+    """Yield a record for each row of a table, e.g. of ``datasets.Dataset``, ``csv.DictReader`` or a list of dicts.
+
+        extractor.extract_many(umie.extraction.records_from_rows(dataset, columns={"text": "tweet"}))
+
+    Args:
+        rows: a mapping for each record. Its ``image`` is a PIL image, the bytes of an image file, a path, or a mapping
+            with ``bytes`` or ``path``, as data sets with undecoded images have; ``audio`` and ``video`` are paths.
+        columns: the column of a field of the record (``text``, ``image``, ``audio``, ``video``, ``id``), where it has
+            another name.
+        images: the folder of the media.
+
+    Raises:
+        UmieError: a column is unknown or has a value of another kind; the message has the number of the row, from 1.
+    """
+    names = columns_of(columns)
+    for number, row in enumerate(rows, start=1):
+        with at(f"row {number}"):
+            check_kind("a row", row, Mapping, "pass mappings of column names to values")
+            yield record_of_row(row, names, None if images is None else str(images))
+
+
+def columns_of(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the column of each field; raise UmieError for an unknown field."""
+    check_kind("columns", given, Mapping | None, "pass the name of the column of each field, e.g. {'text': 'tweet'}")
+    check_keys("field of a record:", given or {}, FIELDS)
+    return {name: name for name in FIELDS} | dict(given or {})
+
+
+def read_rows(source: Path) -> Iterator[tuple[int, dict[str, Any] | UmieError]]:
+    """Yield the rows of a CSV, TSV or Parquet file with their numbers, in bounded memory.
+
+    The number is that of the line where a row begins; in a Parquet file, that of the row, from 1.
+
+    Raises:
+        UmieError: the file cannot be read, or has no header.
+    """
+    if source.suffix.lower() == ".parquet":
+        yield from _parquet_rows(source)
+        return
+    try:
+        with open_regular(source) as file:
+            with at(str(source)):
+                check_content(file.read(64))
+            file.seek(0)
+            yield from _csv_rows(file, source, "\t" if source.suffix.lower() == ".tsv" else ",")
+    except OSError as error:
+        raise UmieError(f"{source}: cannot read: {error.strerror}") from error
+
+
+def record_of_row(row: Mapping[str, Any], columns: Mapping[str, str], folder: str | None) -> Record:
+    """Return the record of a row; see ``records_from_rows``.
+
+    Raises:
+        UmieError: the column of the text is missing, or a value is of another kind.
+    """
+    if columns["text"] not in row and not any(columns[medium] in row for medium in MEDIA):
+        raise UmieError(f"there is no column {columns['text']!r}: name it, e.g. text={shown(next(iter(row), 'tweet'))}")
+    values = {field: row.get(column) for field, column in columns.items()}
+    text, media = values["text"], {medium: values[medium] for medium in MEDIA}
+    if not isinstance(text, str | None):
+        raise UmieError(f"column {columns['text']} is {shown(text)}: expected a text")
+    found: dict[str, Any] = {}
+    for medium, value in media.items():
+        if value is None or value == "":
+            continue
+        if medium == "image":
+            value = _image(value, columns["image"])
+        if not isinstance(value, str | Image.Image):
+            raise UmieError(f"column {columns[medium]} is {shown(value)}: expected the path of a file")
+        check_local(f"column {columns[medium]}", value)
+        found[medium] = value
+    number = values["id"]
+    record = Record(text or "", id=None if number is None or number == "" else str(number), **found)
+    return replace(record, image_folder=folder)
+
+
+def other_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return the columns that are no fields of the record; one with the name of a key of the output gets a prefix."""
+    used = set(columns.values())
+    return {f"input.{name}" if name in KEYS else name: plain(value) for name, value in row.items() if name not in used}
+
+
+def _image(value: Any, column: str) -> Any:
+    """Return an image in the bytes of a file, which is decoded when it is needed; other values as they are."""
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, Path):
+        return str(value)
+    if not isinstance(value, bytes | bytearray):
+        return value
+    try:
+        check_content(bytes(value[:64]))
+        with limited_pixels():
+            return open_format(io.BytesIO(bytes(value)))
+    except Exception as error:  # PIL raises nearly anything
+        raise UmieError(f"column {column}: not a readable image ({error})") from error
+
+
+def _csv_rows(file: IO[bytes], source: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any] | UmieError]]:
+    csv.field_size_limit(MAX_LINE)
+    line = 1
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    try:
+        reader = csv.reader(text, delimiter=delimiter)
+        header = next(reader, None)
+        if not header or len(set(header)) != len(header):
+            raise UmieError(f"{source}:1: the first line must name each column once, e.g. text{delimiter}image")
+        while True:
+            line = reader.line_num + 1
+            try:
+                values = next(reader, None)
+            except csv.Error as error:
+                yield line, UmieError(f"not a row of a table ({error})")
+                continue
+            if values is None:
+                return
+            if not values:
+                continue  # a blank line
+            if len(values) != len(header):
+                yield line, UmieError(f"has {len(values)} columns, and the header {len(header)}: quote the delimiter")
+                continue
+            yield line, dict(zip(header, values, strict=True))
+    except UnicodeDecodeError as error:
+        raise UmieError(f"{source}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
+    finally:
+        text.detach()  # the caller closes the file
+
+
+def _parquet_rows(source: Path) -> Iterator[tuple[int, dict[str, Any] | UmieError]]:
+    parquet = import_extra("pyarrow.parquet", "parquet", "reading Parquet files")
+    try:
+        with open_regular(source) as file:
+            number = 0
+            for batch in parquet.ParquetFile(file).iter_batches(batch_size=_BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except OSError as error:
+        raise UmieError(f"{source}: cannot be read: {error.strerror or error}") from error
+    except UmieError:
+        raise  # thrown into the generator by its caller
+    except ValueError as error:  # pyarrow's
+        raise UmieError(f"{source}: not a readable Parquet file ({error})") from error
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can express it: dates and other objects as text, and no contents of files."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, bytes | bytearray):
+        return f"{len(value)} bytes"
+    if isinstance(value, float) and value != value:
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

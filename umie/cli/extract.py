@@ -99,6 +99,9 @@ def extract(
             help="Lowest probability of an item: a number, or TASK=NUMBER. Items below it are left out. Repeatable."
         ),
     ] = None,
+    long_texts: Annotated[
+        str, typer.Option(help="Read a text that is too long for the model in windows, or truncate it.")
+    ] = "windows",
     constrained: Annotated[
         bool, typer.Option("--constrained/--free", help="Whether to allow only well-formed answers.")
     ] = True,
@@ -167,6 +170,7 @@ def extract(
     labels = _labels([text_of(one) for one in label or ()], task)
     options: dict[str, Any] = {
         "constrained": constrained,
+        "long_texts": long_texts,
         "max_pairs": max_pairs,
         "missing_images": missing_images,
         "num_beams": num_beams,

@@ -6,9 +6,10 @@ import copy
 import inspect
 import json
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
@@ -18,6 +19,7 @@ from umie.decoders.options import check_generation_options
 from umie.errors import (
     UmieError,
     UnknownNameError,
+    check_choice,
     check_flag,
     check_kind,
     check_local,
@@ -29,6 +31,7 @@ from umie.evaluation.answers import answer_queries
 from umie.extraction.explain import Explanation, explain_many
 from umie.extraction.images import EncodedImage, encode_images, image_sizes, video_size
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
+from umie.extraction.windows import Window, in_window, merged, windows_of
 from umie.grounders import Grounder
 from umie.grounders.calls import build_grounders
 from umie.loading import load
@@ -50,8 +53,10 @@ Labels = Mapping[str, Sequence[str]]  # by task
 Grounders = Mapping[str, Any]  # by medium, a name, name and options, or a Grounder
 ImageArgument: TypeAlias = "str | Path | Image | Sequence[str | Path | Image] | None"
 _OPTIONS = "options of Extractor"
+_ROOM = 48  # characters
 # iterables whose items are no texts: a set has no order, and a mapping is a record as JSON
 _NO_LISTS = (str, bytes, bytearray, Mapping, set, frozenset, Record)
+LONG_TEXTS = ("windows", "truncate")
 WINDOW_BATCHES = 4  # a stream is read in windows of this many batches, whose queries are sorted by length
 
 
@@ -75,6 +80,8 @@ class Extractor:
         threshold: the lowest probability of an item, or that of each task: items below it are left out, and nothing is
             asked about them. For a decoder that scores candidates, it may also be lower than the decoder's own. None
             keeps what the decoder answers.
+        long_texts: how to read a text that is too long for the model: in overlapping ``windows``, whose items are
+            merged; or ``truncate`` it, as in evaluation. Relations are found within a window.
         grounders: the grounder of each medium, as in ``extract``. Those of the processor also carry out calls.
         generation_options: options for transformers' ``generate``, e.g. ``num_beams=4``.
     """
@@ -90,6 +97,7 @@ class Extractor:
         missing_images: str | None = None,
         probabilities: bool = True,
         threshold: float | Mapping[str, float] | None = None,
+        long_texts: str = LONG_TEXTS[0],
         grounders: Grounders | None = None,
         **generation_options: Any,
     ) -> None:
@@ -99,6 +107,7 @@ class Extractor:
         check_whole("max_pairs", max_pairs, 1)
         check_flag("constrained", constrained)
         check_flag("probabilities", probabilities)
+        check_choice("long_texts", long_texts, LONG_TEXTS)
         check_generation_options(generation_options, _OPTIONS)
         self.threshold = _thresholds(threshold)
         if self.threshold and not probabilities:
@@ -115,6 +124,7 @@ class Extractor:
         self.constrained = constrained
         self.max_pairs = max_pairs
         self.probabilities = probabilities
+        self.long_texts = long_texts
         self.generation_options = generation_options
 
     @classmethod
@@ -317,7 +327,10 @@ class Extractor:
         labels_of_pairs = [label for task in built.values() if task.kind == "relations" for label in task.labels]
         notices += [Notice("no relation", doubt(label)) for label in doubtful_labels(labels_of_pairs)]
         found = self.grounders if grounders is None else self._grounders(grounders)
-        return self._stream(map(_as_record, items), names, built, notices, place, found)
+        records = map(_as_record, items)
+        if self.long_texts == LONG_TEXTS[1]:
+            return self._stream(records, names, built, notices, place, found)
+        return self._in_windows(records, names, built, notices, place, found)
 
     def _grounders(self, given: Grounders | None) -> dict[Medium, Grounder]:
         """Return grounders; those that are given by names and options are built once."""
@@ -329,6 +342,53 @@ class Extractor:
             for grounder in self._built[key].values():  # a checkpoint that is missing is an error now
                 grounder.load_weights()
         return self._built[key]
+
+    def _in_windows(
+        self,
+        records: Iterator[Record],
+        names: tuple[str, ...],
+        built: Mapping[str, Task[Any]],
+        notices: Sequence[Notice],
+        place: Callable[[int], str] | None,
+        grounders: Mapping[Medium, Grounder],
+    ) -> Iterator[Extraction]:
+        """Extract from a stream of records whose long texts are split into windows."""
+        waiting: deque[tuple[Record, list[Window]]] = deque()  # records whose windows are being extracted from
+        indices: dict[int, int] = {}  # of records, by those of their windows
+
+        def parts() -> Iterator[Record]:
+            number = 0
+            for index, record in enumerate(records):
+                windows = windows_of(record.text, partial(self._fits, record, built))
+                waiting.append((record, windows))
+                for window in windows:
+                    indices[number] = index
+                    number += 1
+                    yield record if len(windows) == 1 else in_window(record, window)
+
+        where = None if place is None else lambda number: place(indices[number])
+        found = self._stream(parts(), names, built, notices, where, grounders)
+        number = 0
+        for first in found:
+            record, windows = waiting.popleft()
+            own = [first, *islice(found, len(windows) - 1)]
+            for _ in own:
+                indices.pop(number)
+                number += 1
+            yield first if len(own) == 1 else merged(record, windows, own)
+
+    def _fits(self, record: Record, built: Mapping[str, Task[Any]], text: str) -> bool:
+        """Return whether a part of a record's text fits into the input of each task."""
+        if len(text) < self.processor.max_input_tokens // 4:  # instructions take less than three quarters
+            return True
+        some = (0, min(_ROOM, len(text)))  # instructions repeat the words of a pair or of an event
+        asked: dict[str, Any] = {"relations": (Relation("none", some, some),), "entities": (), "events": ()}
+        bare = replace(record, text=f"{text} {text[: some[1]]}", gold=None, tasks=None, **asked)
+        before = self.processor.counts["truncated_inputs"]
+        for task in built.values():
+            for query in task.queries(bare):
+                self.processor.encode_query(bare, query, task)
+        return self.processor.counts["truncated_inputs"] == before
 
     def _stream(
         self,

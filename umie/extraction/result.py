@@ -28,6 +28,7 @@ PixelBox: TypeAlias = tuple[int, int, int, int]
 
 NOTICES = {
     "truncated": "the text was truncated to the model's input length",
+    "windows": "the text is longer than the model's input, and was read in windows",
     "unwritable": "the tokenizer cannot write all characters, so some spans cannot be told apart",
     "image": "the image was not used",
     "audio": "the sound was not used",

@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal --py
 
 unexport PYTHONDONTWRITEBYTECODE # the tests start many processes, each of which would compile the package again
 
-.PHONY: help setup ablate test tests test-latest test-oldest test-slow lint types format bench lock clean
+.PHONY: help setup ablate model test tests test-latest test-oldest test-slow lint types format bench lock clean
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,13 @@ endif
 
 ablate: $(STAMP)  ## run the embedded ablation grid: table, CSV and figure in runs/embedded
 	@$(BIN)/umie ablate examples/embedded.yaml
+
+model: $(STAMP)  ## train a model to begin with, in runs/model/best: of tweets with DATA=FOLDER, else of the embedded set
+ifdef DATA
+	@$(BIN)/umie train examples/train_tweets.yaml --data-root $(DATA) --output runs/model
+else
+	@$(BIN)/umie train examples/train_first.yaml --output runs/model
+endif
 
 test: lint types tests  ## lint, type check and tests, in two processes of about 3 GiB each (WORKERS=1 for one)
 

@@ -153,7 +153,12 @@ def learned_checkpoint(variant, learned_records, tmp_path_factory):
         if not (shared / "learned").exists():
             model, processor = variant(fusion={"name": "gated", "gate": "dynamic"})
             dataset = QueryDataset(learned_records[:12], list(TASK_OPTIONS), processor)
-            train(model, processor, dataset, TrainingConfig(max_steps=90, batch_size=12, learning_rate=3e-3))
+            train(
+                model,
+                processor,
+                dataset,
+                TrainingConfig(max_steps=90, batch_size=12, learning_rate=3e-3, initialize_fusion=False),
+            )
             with atomic_folder(shared / "learned") as folder:
                 model.save_pretrained(folder)
                 processor.save_pretrained(folder)

@@ -40,6 +40,7 @@ from umie.model_parts import (
     build_visual_embedding,
     check_medium,
     options_of,
+    without_folders,
 )
 from umie.records import Medium
 from umie.types import FEATURES, FusedStates, VisualFeatures, bool_mask, key_of
@@ -137,6 +138,7 @@ class UmieModel(PreTrainedModel):
         self.audio_encoder: encoders.VisualEncoder | None = None
         self.visual_embedding: nn.Module | None = None
         self.stored_texts: encoders.StoredTexts | None = None  # used if the text encoder is frozen
+        self.is_trained = False  # so that training does not initialize its fusion
         self.drop_media = 0.0  # the share of rows whose slots of a medium are hidden in training
         visual_widths: dict[str, Any] = dict(widths)
         for medium, slot in ENCODER_SLOTS.items():
@@ -272,6 +274,7 @@ class UmieModel(PreTrainedModel):
                     "saved with the same configuration"
                 )
         check_finite(model, str(source))
+        model.is_trained = True
         return (model, info) if output_loading_info else model
 
     def check_can_be_saved(self) -> None:
@@ -284,13 +287,20 @@ class UmieModel(PreTrainedModel):
             raise UmieError(f"the model cannot be saved: its {slot}, {name}, is not registered: {hint}")
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Write the configuration, all weights and their checksums; see transformers.
+        """Write the configuration, without local paths, all weights and their checksums; see transformers.
 
         Raises:
             UmieError: see ``check_can_be_saved``.
         """
         self.check_can_be_saved()
-        super().save_pretrained(*args, **kwargs)
+        given = {slot: getattr(self.config, slot) for slot in ("decoder", *ENCODER_SLOTS.values())}
+        try:
+            for slot, options in given.items():
+                setattr(self.config, slot, without_folders(options))
+            super().save_pretrained(*args, **kwargs)
+        finally:
+            for slot, options in given.items():
+                setattr(self.config, slot, options)
         folder = Path(args[0] if args else kwargs["save_directory"])
         if kwargs.get("is_main_process", True):
             names = [path.name for path in folder.iterdir() if path.is_file() and is_model_file(path.name)]
@@ -487,7 +497,7 @@ class UmieModel(PreTrainedModel):
     def initialize_fusion(
         self, input_ids: Tensor, attention_mask: Tensor, visual: VisualFeatures | None = None, **inputs: Any
     ) -> dict[str, float]:
-        """Let the fusion set weights from a first batch; see ``Fusion.initialize``. Never called automatically."""
+        """Let the fusion set weights from a first batch; see ``Fusion.initialize``. ``train`` calls it."""
         embedded = self.embed_visual(visual, inputs)
         if embedded is None:
             return {}

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -30,6 +31,18 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "fusion": fusion.registry,
     "decoder": decoders.registry,
 }
+
+
+def without_folders(options: Mapping[str, Any] | None) -> Any:
+    """Return the options of an encoder or a decoder to save: of local weights, only the name."""
+    if not options:
+        return options
+    part: Any = encoders.registry.get(options["name"]) if options.get("name") in encoders.registry else None
+    option = "source" if part is None else getattr(part.Config, "weights_option", None)
+    given = options.get(option) if option else None
+    if isinstance(given, str | os.PathLike) and Path(given).exists():
+        return {**options, option: Path(given).name}
+    return options
 
 
 def build_part(

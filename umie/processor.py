@@ -27,7 +27,7 @@ from umie.grounders.calls import OnUnreadable, build_grounders, carry_out
 from umie.hub import HUB_OPTIONS, find_file
 from umie.language_models.sources import load_tokenizer
 from umie.model import UmieConfig
-from umie.model_parts import ENCODER_SLOTS
+from umie.model_parts import ENCODER_SLOTS, without_folders
 from umie.records import MEDIA, Medium, Record
 from umie.sequences import SequenceEncoder
 from umie.tasks import Items, Query, Task, merged
@@ -513,7 +513,7 @@ class UmieProcessor(PushToHubMixin):
                 raise UmieError(f"the class of the {slot} is not registered: register it to save model and processor")
         written = self.tokenizer.save_pretrained(str(folder))
         options = {
-            **self.encoders,
+            **{slot: without_folders(part) for slot, part in self.encoders.items()},
             "task_options": self.task_options,
             "max_input_tokens": self.max_input_tokens,
             "max_target_tokens": self.max_target_tokens,

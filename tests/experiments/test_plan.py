@@ -54,7 +54,9 @@ def test_defaults(tmp_path):
     path.write_text("data: {format: synthetic}\ntasks: mner\n")
     grid = read_grid(path)
     run = grid.first
-    assert (grid.name, list(run.tasks), grid.seeds, run.training) == ("mine", ["mner"], [0], TrainingConfig())
+    assert (grid.name, list(run.tasks), grid.seeds) == ("mine", ["mner"], [0])
+    treated = {"initialize_fusion": True, "learning_rate_multipliers": {"fusion.gate_": 0.003}}  # of a gate
+    assert run.training == TrainingConfig(**treated)
     assert run.parts == {
         "encoder": {"name": "tiny"},
         "fusion": {"name": "gated"},
@@ -499,7 +501,8 @@ def test_a_label_does_not_reach_the_parts(grid_file):
     )
     assert cell.parts["fusion"] == {"name": "gated"}
     assert cell.parts["visual_embedding"] == {"num_layers": 2}
-    assert cell.training == {"max_steps": 3}
+    treated = {"initialize_fusion": True, "learning_rate_multipliers": {"fusion.gate_": 0.003}}
+    assert cell.training == {"max_steps": 3, **treated}
 
 
 def test_every_variant_runs_with_every_seed(grid_file):

@@ -13,7 +13,7 @@ from umie.training import TrainingConfig, train, visual_gradient
 from umie.training.mixture import RunSampler, as_mixture
 
 TASKS = ("mner", "mre", "med", "meae")
-QUICK = {"max_steps": 3, "batch_size": 4, "learning_rate": 1e-3}
+QUICK = {"max_steps": 3, "batch_size": 4, "learning_rate": 1e-3, "initialize_fusion": False}
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_progress_is_reported_after_every_step(variant, records):
 # --- initialization of the fusion ------------------------------------------------------------------------------------
 
 
-def test_the_fusion_is_initialized_only_on_request(variant, records, monkeypatch):
+def test_a_new_gate_is_opened_unless_told_otherwise(variant, records, monkeypatch):
     calls = []
     initialize = GatedFusion.initialize
 
@@ -146,9 +146,27 @@ def test_the_fusion_is_initialized_only_on_request(variant, records, monkeypatch
     monkeypatch.setattr(GatedFusion, "initialize", counted)
     _, _, _, measured = trained(variant, records)
     assert (calls, "gate_cosine" in measured) == ([], False)
-    model, _, _, measured = trained(variant, records, initialize_fusion=True)
-    assert calls == [model.fusion]
-    assert measured["gate_cosine"] == pytest.approx(0.75, abs=0.01)
+    for choice in (None, True):
+        model, processor, _, measured = trained(variant, records, initialize_fusion=choice, max_steps=1)
+        assert calls.pop() is model.fusion
+        assert measured["gate_cosine"] == pytest.approx(0.75, abs=0.01)
+    dataset = QueryDataset(records, TASKS, processor)
+    once_more = TrainingConfig(**{**QUICK, "initialize_fusion": None})
+    assert "gate_cosine" not in train(model, processor, dataset, once_more)  # what was learned is kept
+    _, _, _, measured = trained(variant, records, parts={"fusion": "concat"}, initialize_fusion=None, max_steps=1)
+    assert calls == []
+
+
+def test_the_treatment_has_a_low_learning_rate():
+    multipliers = {"fusion.gate_": 0.003}
+    assert TrainingConfig().treated({}).initialize_fusion is False
+    treated = TrainingConfig(learning_rate_multipliers={"encoder": 5}).treated(multipliers)
+    assert treated.initialize_fusion
+    assert treated.learning_rate_multipliers == {"encoder": 5, "fusion.gate_": 0.003}
+    own = TrainingConfig(learning_rate_multipliers={"fusion.gate_": 1.0}).treated(multipliers)
+    assert own.learning_rate_multipliers == {"fusion.gate_": 1.0}
+    for choice in (True, False):
+        assert TrainingConfig(initialize_fusion=choice).treated(multipliers).learning_rate_multipliers == {}
 
 
 def test_a_fusion_without_initialization_can_be_trained(variant, records):
@@ -286,5 +304,6 @@ def test_the_loss_is_the_smoothed_mean_over_the_tokens_of_a_step(variant, record
         learning_rate=1e-9,
         label_smoothing_factor=smoothing,
         gradient_accumulation_steps=accumulation,
+        initialize_fusion=False,
     )
     assert train(model, processor, dataset, config)["train_loss"] == pytest.approx(float(expected), rel=1e-4)

@@ -29,6 +29,7 @@ from umie.cli.progress import counting, disable_progress_bars
 from umie.errors import UmieError
 
 if TYPE_CHECKING:
+    from umie.extraction import Attention, Extractor
     from umie.extraction.explain import Explanation
 
 
@@ -69,6 +70,9 @@ def explain(
     trained with regions are about them. Items are compared by what they say about the text: their regions count only if
     they have no words.
 
+    For a text, a second table says where the fusion looks from the words of each item: its attention to the image as a
+    whole and to each region.
+
         umie explain -m best "Kids at the Salvation Army" --image kids.jpg --other beach.jpg
         umie explain -m best --data test.txt -f twitter --images images -o decisions.jsonl
 
@@ -95,7 +99,13 @@ def explain(
         places = [read_region(one) for one in region or ()] or None
         with no_relation_names(no_relation or ()):
             found = extractor.explain(text_of(text or ""), image, other=other, regions=places, tasks=task)
-        print_json(found.to_json()) if json_flag else _show(found)
+            attention = _attention(extractor, found)
+        if json_flag:
+            seen = [{"words": list(one.span), "task": one.task, "weights": dict(one.weights)} for one in attention]
+            print_json({**found.to_json(), **({"attention": seen} if seen else {})})
+        else:
+            _show(found)
+            _show_attention(attention, found)
         return
     if image or other or region:
         raise UmieError("--image, --other and --region cannot be used with --data: its records have their own")
@@ -103,6 +113,27 @@ def explain(
     extractor = Extractor.from_pretrained(model, device=device)
     with no_relation_names(no_relation or ()):
         _explain_data(extractor, source, task, output, overwrite, seed, json_flag)
+
+
+def _attention(extractor: Extractor, found: Explanation) -> list[Attention]:
+    """Return where the fusion looks; nothing for one without attention."""
+    try:
+        return extractor.attention(found.extractions["given"])
+    except UmieError as error:
+        print_note(f"note: {error}")
+        return []
+
+
+def _show_attention(attention: list[Attention], found: Explanation) -> None:
+    from umie.extraction.attention import rows_of
+
+    header, *rows = rows_of(attention, found.extractions["given"].record)
+    if rows:
+        table = Table(*header, box=None)
+        for line in rows:
+            table.add_row(*map(escape, line))
+        print_line("")
+        show(table)
 
 
 def _explain_data(

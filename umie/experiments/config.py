@@ -207,6 +207,10 @@ class RunConfig(Config):
             raise UmieError(
                 "checkpoints.early_stopping_patience needs dev scores, which runs with fsdp do not have: remove it"
             )
+        if self.start_from is None:  # decided here, so that the id of a run has it
+            fusion: Any = registries.fusions.get(self.fusion["name"])
+            treated = self.training.treated(fusion.training_multipliers(self.fusion))
+            object.__setattr__(self, "training", treated)
         return self
 
     def to_json(self) -> dict[str, Any]:

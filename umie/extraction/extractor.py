@@ -28,6 +28,7 @@ from umie.errors import (
     shown,
 )
 from umie.evaluation.answers import answer_queries
+from umie.extraction.attention import Attention, attention_of
 from umie.extraction.explain import Explanation, explain_many
 from umie.extraction.images import EncodedImage, encode_images, image_sizes, video_size
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
@@ -276,6 +277,14 @@ class Extractor:
         others = None if other is None else [_as_record("", {"image": other})]
         options: dict[str, Any] = {"tasks": tasks, "labels": labels, "grounders": grounders}
         return next(explain_many(self, [record], others, **options))
+
+    def attention(self, found: Extraction) -> list[Attention]:
+        """Return where the fusion looks from the words of each entity and trigger of an extraction.
+
+        Raises:
+            UmieError: as ``umie.extraction.attention.attention_of``.
+        """
+        return attention_of(self, found)
 
     def extract_many(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -89,6 +90,17 @@ class Fusion(nn.Module, ABC):
 
     Config: ClassVar[type[FusionConfig]] = FusionConfig
     uses_image: ClassVar[bool] = True
+
+    @classmethod
+    def training_multipliers(cls, options: Mapping[str, Any]) -> dict[str, float]:
+        """Return factors on the learning rate with which a new fusion is trained after ``initialize``, by prefix.
+
+        None by default: the fusion then needs no treatment. See ``TrainingConfig.initialize_fusion``.
+
+        Args:
+            options: the options of the fusion.
+        """
+        return {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +33,11 @@ class GatedFusion(Fusion):
     """
 
     Config = GatedFusionConfig
+
+    @classmethod
+    def training_multipliers(cls, options: Mapping[str, Any]) -> dict[str, float]:
+        """Return a low learning rate for the gate, which would close otherwise; see docs/gate.md."""
+        return {"fusion.gate_": 0.003} if options.get("gate", "dynamic") == "dynamic" else {}
 
     def __init__(self, config: GatedFusionConfig) -> None:
         super().__init__(config)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from umie.experiments.config import PARTS, RunConfig
-from umie.experiments.run import RunResult
+from umie.experiments.run import BEST, RunResult
 from umie.experiments.scored_tasks import DEV_MEAN, dev_mean_keys, f1_name, measure_of
 from umie.files import atomic_write, json_text
 from umie.reports.gates import draw_gates
+from umie.reports.model_card import write_model_card
 from umie.reports.style import (
     BLUE,
     DASHED,
@@ -55,6 +56,8 @@ def write_run_report(run: RunResult) -> str:
     }
     with atomic_write(run.folder / NUMBERS) as file:
         file.write(json_text(numbers, indent=1))
+    if (run.folder / BEST).is_dir():
+        write_model_card(run, run.folder / BEST)
     return page
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
@@ -33,7 +34,8 @@ class TrainingConfig(Config):
         label_smoothing_factor: label smoothing of the cross-entropy.
         drop_media: the share of queries for which a medium is hidden in each step, so that one model also serves
             records without it.
-        initialize_fusion: call ``Fusion.initialize`` on the first batch, before the first step.
+        initialize_fusion: call ``Fusion.initialize`` on the first batch, before the first step. None does so, and adds
+            the fusion's own multipliers, if the fusion has a gate that would close otherwise, and the model is new.
         bf16: use bfloat16 autocast; weights and optimizer stay in float32.
         gradient_checkpointing: keep only the states between the blocks of the language model and recompute the rest.
         torch_compile: compile the model: true, or the name of a backend.
@@ -57,7 +59,7 @@ class TrainingConfig(Config):
     max_grad_norm: PositiveNumber = 1.0
     label_smoothing_factor: Share = 0.0
     drop_media: Share = 0.0
-    initialize_fusion: Flag = False
+    initialize_fusion: Flag | None = None
     bf16: Flag = False
     gradient_checkpointing: Flag = False
     torch_compile: Flag | str = False
@@ -74,6 +76,18 @@ class TrainingConfig(Config):
                 f"max_steps is {self.max_steps} and num_train_epochs is {self.num_train_epochs:g}: set one of them"
             )
         return self
+
+    def treated(self, multipliers: Mapping[str, float]) -> TrainingConfig:
+        """Return the config with ``initialize_fusion`` decided, if it is None.
+
+        Args:
+            multipliers: the learning rates that a fusion asks for (``Fusion.training_multipliers``), with which it
+                is initialized; those of the config override them. Without any, it is not initialized.
+        """
+        if self.initialize_fusion is not None:
+            return self
+        changed = {**multipliers, **self.learning_rate_multipliers}
+        return self.model_copy(update={"initialize_fusion": bool(multipliers), "learning_rate_multipliers": changed})
 
     def num_steps(self, num_queries: int) -> int:
         """Return the number of optimizer steps for a number of training queries."""

@@ -96,6 +96,9 @@ def train(
         load_weights(model, resumed)
         return _summary(state_of(resumed))
     sampler = RunSampler(mixture, steps, config.batch_size, seed, group_by_length=config.group_by_length)
+    if not model.is_trained:
+        config = config.treated(model.fusion.training_multipliers(model.config.fusion))
+    model.is_trained = True
     if config.initialize_fusion and resumed is None:
         count = min(len(mixture), 4 * config.batch_size)  # spread over all data sets
         first = processor.collate([mixture[index * len(mixture) // count] for index in range(count)])

@@ -74,9 +74,9 @@ def serve(
 
     extractor = Extractor.from_pretrained(model, device=device, batch_size=batch_size, constrained=constrained)
     batcher = Batcher(extractor, limits).start()
-    shown = f"[{address}]" if ":" in address else address
-    print_line(f"Serving {model} at http://{shown}:{own_port} (a page to try it: /docs)")
     if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
         note = "note: other machines can reach this server, which has no authentication: put it behind a proxy"
         print_note(note, "yellow")
-    serve_app(create_app(batcher), batcher, bound)
+    shown = f"[{address}]" if ":" in address else address
+    line = f"Serving {model} at http://{shown}:{own_port} (a page to try it: /docs)"
+    serve_app(create_app(batcher), batcher, bound, lambda: print_line(line))

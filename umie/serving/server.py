@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -19,13 +20,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from umie.errors import UmieError
 from umie.serving.batching import Batcher
 
-HEADER_S = 10  # seconds for the headers of a request
 _EXIT_S = 2  # after the last answer
 
 
 class _Protocol(H11Protocol):
     """A connection, which is closed if the headers of a request do not arrive in time."""
 
+    headers_s = 30.0
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -48,7 +49,7 @@ class _Protocol(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:  # the request is being answered
             self._stop()
         elif self._timer is None:
-            self._timer = self.loop.call_later(HEADER_S, self.timeout_keep_alive_handler)
+            self._timer = self.loop.call_later(self.headers_s, self.timeout_keep_alive_handler)
 
     def _stop(self) -> None:
         if self._timer is not None:
@@ -66,9 +67,13 @@ class _Protocol(H11Protocol):
 class _Server(uvicorn.Server):
     """A server for which a signal is a request to end, which is not raised again at the end."""
 
-    def __init__(self, config: uvicorn.Config, batcher: Batcher) -> None:
+    def __init__(self, config: uvicorn.Config, batcher: Batcher, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._batcher = batcher
+        self._batcher, self._on_ready = batcher, on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._batcher.drain()
@@ -82,27 +87,35 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         UmieError: the address is unknown or in use.
     """
+    bound = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UmieError(f"cannot listen at {host} port {port}: {reason}; use another --host or --port") from error
+    except OSError as error:
+        if bound is not None:
+            bound.close()
+        reason = f"{error.strerror}; use another --host or --port"
+        raise UmieError(f"cannot listen at {host} port {port}: {reason}") from error
     return bound
 
 
-def serve(app: FastAPI, batcher: Batcher, bound: socket.socket) -> None:
+def serve(app: FastAPI, batcher: Batcher, bound: socket.socket, on_ready: Callable[[], None] = lambda: None) -> None:
     """Answer requests until the process gets SIGTERM or SIGINT, then those that have been accepted, and return.
 
     Args:
         app: the app of the batcher.
         batcher: the batcher, which is closed at the end.
         bound: where to listen; see ``bind``.
+        on_ready: called when requests are accepted.
     """
     timeout_s = batcher.limits.timeout_s
-    options: dict[str, Any] = {"loop": "asyncio", "http": _Protocol, "ws": "none", "lifespan": "off"}
+
+    class Protocol(_Protocol):
+        headers_s = timeout_s
+
+    options: dict[str, Any] = {"loop": "asyncio", "http": Protocol, "ws": "none", "lifespan": "off"}
     config = uvicorn.Config(
         app,
         **options,
@@ -112,7 +125,7 @@ def serve(app: FastAPI, batcher: Batcher, bound: socket.socket) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=int(timeout_s) + 1,
     )
-    _Server(config, batcher).run([bound])
+    _Server(config, batcher, on_ready).run([bound])
     if not batcher.close(_EXIT_S):
         # it works for clients that have stopped waiting; a thread within torch cannot be ended in an orderly way
         sys.stdout.flush()

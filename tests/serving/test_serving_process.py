@@ -13,6 +13,7 @@ import time
 import httpx
 import pytest
 
+from tests.reports.browser import open_page
 from umie.serving import bind
 
 HEAD = b"POST /extract HTTP/1.1\r\nhost: umie\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
@@ -126,6 +127,22 @@ def test_a_client_that_goes_away_blocks_nobody(url):
             pass
     while not answered(url):  # the queue has two places
         time.sleep(0.05)
+
+
+def test_the_page_sends_its_form(url):
+    with open_page() as page:
+        page.open(f"{url}/docs")
+        page.run("""
+            document.querySelector("form").text.value = "Ann met <b>Bob</b>";
+            document.querySelector("form").options.value = '{"tasks": ["mner"]}';
+            document.querySelector("button").click();""")
+        deadline = time.monotonic() + 10
+        while not (answer := page.run('return document.querySelector("pre").textContent')).startswith("{"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert json.loads(answer)["text"] == "Ann met <b>Bob</b>"
+        assert json.loads(answer)["tasks"] == ["mner"]
+        assert page.problems() == []
 
 
 def test_a_signal_ends_the_server_after_its_last_answer(server):

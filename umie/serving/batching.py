@@ -50,11 +50,10 @@ class Batcher:
     def __init__(self, extractor: Extractor, limits: Limits | None = None) -> None:
         self.extractor = extractor
         self.limits = Limits() if limits is None else limits
-        self.is_ready = False
         self.on_batch: Callable[[int], None] = lambda number: None  # called with the number of records of each batch
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
-        self._is_closed = False
+        self._is_warm = self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="umie-batcher", daemon=True)
 
     def start(self) -> Batcher:
@@ -65,8 +64,13 @@ class Batcher:
         """
         self._thread.start()
         self.submit([Asked(Record(WARM_UP))])[0].result()
-        self.is_ready = True
+        self._is_warm = True
         return self
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has answered a text, and is not asked to end."""
+        return self._is_warm and self._thread.is_alive()
 
     @property
     def waiting(self) -> int:
@@ -97,7 +101,7 @@ class Batcher:
 
     def drain(self) -> None:
         """Report that the batcher is not ready any more; what is submitted is still answered."""
-        self.is_ready = False
+        self._is_warm = False
 
     def close(self, timeout_s: float) -> bool:
         """Answer what waits, for at most ``timeout_s``; return whether the thread has ended."""

@@ -115,6 +115,8 @@ def test_memory_is_shared_and_returned():
             other.take(50)
         assert caught.value.status == 503
         other.take(40)
+    with pytest.raises(RequestError):  # by a thread that did not know that the request is over
+        mine.take(1)
     with memory.share() as alone:
         alone.take(100)
         with pytest.raises(RequestError) as caught:

@@ -89,8 +89,8 @@ class Memory:
     """
 
     def __init__(self, size: int) -> None:
-        self.size = self._left = size
-        self._lock = threading.Lock()
+        self.size = self.left = size
+        self.lock = threading.Lock()
 
     @contextmanager
     def share(self) -> Iterator[MemoryShare]:
@@ -99,14 +99,7 @@ class Memory:
         try:
             yield share
         finally:
-            self.take(-share.size)
-
-    def take(self, size: int) -> None:
-        """Take bytes; raise RequestError if there are not enough."""
-        with self._lock:
-            if size > self._left:
-                raise RequestError(503, "the server is busy with other large requests; try again later")
-            self._left -= size
+            share.close()
 
 
 class MemoryShare:
@@ -114,11 +107,26 @@ class MemoryShare:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self.size = 0
+        self._size = 0
+        self._is_closed = False
 
     def take(self, size: int) -> None:
-        """Take further bytes; raise RequestError if there are not enough, now or ever."""
-        if self.size + size > self._memory.size:
-            raise RequestError(413, "the images of the request are too large together: send them in several requests")
-        self._memory.take(size)
-        self.size += size
+        """Take further bytes.
+
+        Raises:
+            RequestError: there are not enough, now or ever, or the request is over; a thread may still work for it.
+        """
+        with self._memory.lock:
+            if self._size + size > self._memory.size:
+                message = "the images of the request are too large together: send them in several requests"
+                raise RequestError(413, message)
+            if self._is_closed or size > self._memory.left:
+                raise RequestError(503, "the server is busy with other large requests; try again later")
+            self._memory.left -= size
+            self._size += size
+
+    def close(self) -> None:
+        """Return everything."""
+        with self._memory.lock:
+            self._memory.left += self._size
+            self._is_closed = True

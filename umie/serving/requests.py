@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
@@ -234,10 +234,10 @@ def _parsed(model: type[M], body: bytes) -> M:
     return _validated(model, lambda: model.model_validate_json(body))
 
 
-def _validated(model: type[M], read: Any) -> M:
+def _validated(model: type[M], read: Callable[[], M]) -> M:
     """Return what ``read`` does; raise its first error as one of a request."""
     try:
-        found: M = read()
+        return read()
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         if first["type"] == "json_invalid":
@@ -248,4 +248,3 @@ def _validated(model: type[M], read: Any) -> M:
             raise RequestError(422, str(UnknownNameError("key", first["loc"][0], model.model_fields))) from error
         place = "".join(f"[{one!r}]" if isinstance(one, int) else f".{one}" for one in first["loc"]).lstrip(".")
         raise RequestError(422, f"{place or 'the request'}: {one_line(first['msg'])}") from error
-    return found

@@ -77,7 +77,7 @@ def batch_body() -> dict[str, Any]:
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """Return the document of an app; FastAPI knows the bodies that it reads itself, which the app reads."""
+    """Return the document of an app, with the bodies, which FastAPI does not know because the app reads them."""
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     _, bodies = models_json_schema(
         [(ExtractRequest, "validation"), (BatchRequest, "validation")], ref_template=_REFERENCE

@@ -67,6 +67,13 @@ def test_what_a_command_needs_is_named_before_it_works(umie, tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["one.jsonl"]
 
 
+def test_the_server_names_its_extra(tmp_path):
+    code = "import sys, umie.cli; sys.modules['fastapi'] = None; umie.cli.main()"
+    command = [sys.executable, "-c", code, "serve", "-m", str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (found.returncode, "umie serve needs fastapi: pip install 'umie[serve]'" in found.stderr) == (2, True)
+
+
 def test_a_damaged_library_is_not_called_missing(tmp_path, monkeypatch):
     (tmp_path / "halved.py").write_text("import what_it_needs\n")
     monkeypatch.syspath_prepend(tmp_path)

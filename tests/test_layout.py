@@ -26,6 +26,7 @@ ORDER = (
     "bench",
     "conversion",
     "reports",
+    "serving",
     "cli",
     "__main__",
 )  # fmt: skip

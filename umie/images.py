@@ -54,15 +54,17 @@ def open_image(image: ImageSource) -> Image.Image:
         return displayed(opened)
 
 
-def decode_image(data: bytes, name: str) -> Image.Image:
+def decode_image(data: bytes, name: str, max_pixels: int | None = None) -> Image.Image:
     """Return the image in the bytes of a file, as ``open_image`` does; errors call it ``name``.
 
     Raises:
-        UmieError: the bytes cannot be decoded.
+        UmieError: the bytes cannot be decoded, or are an image of more than ``max_pixels``.
     """
     with _readable(name):
         check_content(data[:MAX_HEAD])
         with open_format(io.BytesIO(data)) as opened:
+            if max_pixels is not None and opened.width * opened.height > max_pixels:
+                raise UmieError(f"it has {opened.width:,} x {opened.height:,} pixels; the limit is {max_pixels:,}")
             return displayed(opened)
 
 

@@ -73,6 +73,11 @@ def check(output: Path, lines: int, bad: set[int]) -> None:
         sys.exit(f"wrong: {len(ids)} results of {len(expected)}, {len(rejected)} rejected of {len(bad)}")
 
 
+def say(line: str) -> None:
+    """Print a line."""
+    print(line, flush=True)  # noqa: T201 # a script
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -109,20 +114,19 @@ def main() -> None:
             settled = [memory for lines, memory in found if lines >= done + (given.lines - done) * 0.1]
             if len(settled) > 1:
                 growth = settled[-1] / settled[0] - 1
-                print(
+                say(
                     f"{found[-1][0]:,} lines: {settled[0] / 1e6:,.0f} MB, then {settled[-1] / 1e6:,.0f} ({growth:+.1%})"
                 )
                 first = max(first, *settled)
                 if growth > 0.1:
                     sys.exit("memory grows")
             done = found[-1][0] if found else done
-            print(f"{'killed at' if stop else 'complete:'} {done:,} lines", flush=True)
+            say(f"{'killed at' if stop else 'complete:'} {done:,} lines")
         every = given.lines // given.bad if given.bad else given.lines + 1
         check(output, given.lines, set(range(every - 1, given.lines, every)))
-        print(
-            f"{given.lines:,} lines, {with_image:,} with an image, {given.bad} bad, {given.kills} kills: none lost or doubled"
-        )
-        print(f"{given.lines / seconds:,.0f} texts per second, starts included; at most {first / 1e6:,.0f} MB")
+        what = f"{with_image:,} with an image, {given.bad} bad, {given.kills} kills"
+        say(f"{given.lines:,} lines, {what}: none lost or doubled")
+        say(f"{given.lines / seconds:,.0f} texts per second, starts included; at most {first / 1e6:,.0f} MB")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ class Driver:
         return self._call("POST", f"/session/{self.session}{path}", value)
 
     def open(self, path):
-        self._in_session("/url", {"url": Path(path).as_uri()})
+        """Open a file, or a URL of this machine."""
+        self._in_session("/url", {"url": path if str(path).startswith("http://") else Path(path).as_uri()})
 
     def run(self, script):
         """Run a script in the page and return its value."""

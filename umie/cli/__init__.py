@@ -22,6 +22,7 @@ from umie.cli import (
     extract,
     grid,
     list_parts,
+    serve,
     train,
     view,
 )
@@ -36,8 +37,8 @@ app = typer.Typer(
 )
 app.command("list")(list_parts.list_parts)
 for command in (
-    train.train, ablate.ablate, evaluate.evaluate, extract.extract, explain.explain, calibrate.calibrate, view.view,
-    convert.convert, example.example,
+    train.train, ablate.ablate, evaluate.evaluate, extract.extract, explain.explain, calibrate.calibrate, serve.serve,
+    view.view, convert.convert, example.example,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(data.app, name="data")

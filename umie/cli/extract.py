@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from umie.cli.console import print_json, print_line, print_note, show
-from umie.cli.options import Device, NoRelation, Plugins, text_of
+from umie.cli.options import Device, NoRelation, Plugins, Threshold, text_of, threshold_of
 from umie.cli.progress import counting, disable_progress_bars
 from umie.errors import UmieError, at
 
@@ -93,12 +93,7 @@ def extract(
         typer.Option("--skip-bad", help="Continue after a bad line or medium of --input; see OUTPUT.rejected.jsonl."),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a complete --output.")] = False,
-    threshold: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Lowest probability of an item: a number, or TASK=NUMBER. Items below it are left out. Repeatable."
-        ),
-    ] = None,
+    threshold: Threshold = None,
     long_texts: Annotated[
         str, typer.Option(help="Read a text that is too long for the model in windows, or truncate it.")
     ] = "windows",
@@ -179,7 +174,7 @@ def extract(
         "dtype": dtype,
     }
     if threshold:
-        options["threshold"] = _threshold(threshold)
+        options["threshold"] = threshold_of(threshold)
     if device is not None and "," in device:
         if input_file is None or str(input_file) == "-":
             raise UmieError(f"--device {device}: several devices share a file, --input FILE")
@@ -352,20 +347,6 @@ def _columns(given: Sequence[str]) -> dict[str, str]:
             raise UmieError(f"--column {text}: use FIELD=COLUMN, such as text=tweet, once for each field")
         found[field] = text_of(column)
     return found
-
-
-def _threshold(given: Sequence[str]) -> float | dict[str, float]:
-    """Return a threshold of all tasks, or those of some."""
-    found: dict[str, float] = {}
-    for text in given:
-        task, equals, value = text.rpartition("=")
-        try:
-            found[task] = float(value)
-        except ValueError as error:
-            raise UmieError(f"--threshold {text}: use a number, such as 0.7, or mner=0.7") from error
-        if not equals and len(given) > 1:
-            raise UmieError(f"--threshold {text}: name the task of each, such as mner={text}")
-    return found.get("", found)
 
 
 def _grounders(given: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +53,12 @@ DataRoot = Annotated[
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 JsonlOutput = Annotated[Path, typer.Option("--output", "-o", help="The JSONL file to write.")]
+Threshold = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Lowest probability of an item: a number, or TASK=NUMBER. Items below it are left out. Repeatable."
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")]
 
 
@@ -134,3 +140,17 @@ def not_none(records: Iterable[Record], message: str) -> Iterator[Record]:
         yield record
     if not found:
         raise UmieError(message)
+
+
+def threshold_of(given: Sequence[str]) -> float | dict[str, float] | None:
+    """Return a threshold of all tasks, or those of some, or None without any."""
+    found: dict[str, float] = {}
+    for text in given:
+        task, equals, value = text.rpartition("=")
+        try:
+            found[task] = float(value)
+        except ValueError as error:
+            raise UmieError(f"--threshold {text}: use a number, such as 0.7, or mner=0.7") from error
+        if not equals and len(given) > 1:
+            raise UmieError(f"--threshold {text}: name the task of each, such as mner={text}")
+    return found.get("", found) if given else None

@@ -73,8 +73,10 @@ def serve(
     disable_progress_bars()
     from umie.extraction import Extractor
 
-    options = {"batch_size": batch_size, "constrained": constrained}
-    extractor = Extractor.from_pretrained(model, device=device, threshold=threshold_of(threshold or ()), **options)
+    chosen = threshold_of(threshold or ())
+    extractor = Extractor.from_pretrained(
+        model, device=device, batch_size=batch_size, constrained=constrained, threshold=chosen
+    )
     batcher = Batcher(extractor, limits).start()
     if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
         note = "note: other machines can reach this server, which has no authentication: put it behind a proxy"

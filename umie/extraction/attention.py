@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,8 +17,13 @@ from umie.records.places import place_name
 from umie.tasks import Task
 from umie.types import key_of
 
-if TYPE_CHECKING:
-    from umie.extraction.extractor import Extractor
+
+class Extracts(Protocol):
+    """What is needed of an ``Extractor``, which has a method ``attention``."""
+
+    model: Any
+    processor: Any
+    missing_images: str
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Attention:
 
 
 @torch.no_grad()
-def attention_of(extractor: Extractor, found: Extraction) -> list[Attention]:
+def attention_of(extractor: Extracts, found: Extraction) -> list[Attention]:
     """Return the attention from each entity and each trigger to what the model sees.
 
     Attention says where a fusion looks, and not whether it matters: see ``Extractor.explain`` for that.

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -622,3 +623,16 @@ def test_unsuitable_modules_are_refused(variant):
         UmieModel.from_parts(**parts_of(composed, visual_embedding=embedding))
     with pytest.raises(UmieError, match="Unknown fusion"):
         UmieModel.from_parts(**parts_of(composed, fusion={"name": "doubling"}))
+
+
+def test_a_notebook_shows_the_parts(variant):
+    model, _ = variant(fusion={"name": "gated", "gate": 0.25})
+    for parameter in model.encoder.parameters():
+        parameter.requires_grad = False
+    page = model._repr_html_()
+    total = sum(parameter.numel() for parameter in model.fusion.parameters())
+    assert f"<tr><td>fusion</td><td>gated</td><td>gate=0.25</td><td>{total:,}</td><td>{total:,}</td></tr>" in page
+    assert re.search(r"<td>encoder</td><td>tiny</td><td></td><td>[\d,]+</td><td>0</td>", page)
+    assert "encoder" not in variant(fusion="text_only")[0]._repr_html_().replace("decoder", "")
+    names = fusions.registry._repr_html_()
+    assert all(f"<th>{name}</th><td>" in names for name in ("concat", "cross_attention", "gated", "text_only"))

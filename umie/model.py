@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,23 @@ class UmieModel(PreTrainedModel):
                 )
         options = {slot: dict(part) for slot, part in parts.items() if isinstance(part, Mapping)}
         return cls(UmieConfig(**options), modules=modules)
+
+    def _repr_html_(self) -> str:
+        """Return a table of the parts, their options and parameters, for notebooks; ``print`` shows the layers."""
+        rows = ""
+        for slot in (*ENCODER_SLOTS.values(), "visual_embedding", "fusion", "decoder"):
+            module: Any = getattr(self, slot)
+            options = dict(getattr(self.config, slot) or {})
+            if module is None or not options and not any(True for _ in module.parameters()):
+                continue
+            name = options.pop("name", "")
+            options.pop("config", None)  # the whole configuration of a language model
+            number = sum(parameter.numel() for parameter in module.parameters())
+            trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+            cells = (slot, name, ", ".join(f"{key}={value}" for key, value in options.items()), f"{number:,}")
+            rows += f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in cells)}<td>{trained:,}</td></tr>"
+        head = "".join(f"<th>{name}</th>" for name in ("part", "name", "options", "parameters", "trained"))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
     def _init_weights(self, module: Any) -> None:
         """Leave the weights unchanged: every part initializes its own when it is built."""

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -74,6 +75,11 @@ class Registry(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<registry of {len(self)} {self.kind} names: {', '.join(self)}>"
+
+    def _repr_html_(self) -> str:
+        """Return the names with the first sentence about each, for notebooks."""
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(self.summary(name))}</td></tr>" for name in self)
+        return f"<table style='text-align: left'><caption>{escape(self.kind)}</caption><tbody>{rows}</tbody></table>"
 
     def get(self, name: str) -> Callable[..., T]:
         """Return the part registered under ``name``, importing only the module or plugin that defines it.

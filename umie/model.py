@@ -231,7 +231,7 @@ class UmieModel(PreTrainedModel):
         for slot in (*ENCODER_SLOTS.values(), "visual_embedding", "fusion", "decoder"):
             module: Any = getattr(self, slot)
             options = dict(getattr(self.config, slot) or {})
-            if module is None or not options and not any(True for _ in module.parameters()):
+            if module is None or (not options and not any(True for _ in module.parameters())):
                 continue
             name = options.pop("name", "")
             options.pop("config", None)  # the whole configuration of a language model

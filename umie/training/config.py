@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping
 from typing import Annotated
@@ -96,6 +97,10 @@ class TrainingConfig(Config):
         return max(1, math.ceil(self.num_train_epochs * num_queries / self.batch_size))
 
 
+def _has_tensorboard() -> bool:
+    return importlib.util.find_spec("tensorboard") is not None
+
+
 class Checkpoints(Config):
     """When to save a run and score it on the dev set, and when to stop early.
 
@@ -106,7 +111,8 @@ class Checkpoints(Config):
             ``mner_f1``.
         early_stopping_patience: checkpoints without improvement after which the run stops; None never stops early.
         early_stopping_threshold: minimum increase of the score that counts as an improvement.
-        report_to: integrations that log losses and scores, e.g. ``tensorboard``, ``wandb``.
+        report_to: integrations that log losses and scores, e.g. ``wandb``; by default ``tensorboard``, if it is
+            installed.
     """
 
     save_steps: Positive | None = None
@@ -114,7 +120,7 @@ class Checkpoints(Config):
     metric_for_best_model: Annotated[str, Field(min_length=1)] = "mean_f1"
     early_stopping_patience: Positive | None = None
     early_stopping_threshold: NotNegative = 0.0
-    report_to: tuple[str, ...] = ("tensorboard",)
+    report_to: tuple[str, ...] = Field(default_factory=lambda: ("tensorboard",) if _has_tensorboard() else ())
 
     def interval(self, num_steps: int) -> int:
         """Return the number of optimizer steps between checkpoints."""

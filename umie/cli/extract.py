@@ -31,7 +31,7 @@ def extract(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Directory of a saved variant, or a hub name.")
     ] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="An image of the text. Repeatable.")] = None,
+    image: Annotated[list[str] | None, typer.Option(help="An image of the text. Repeatable.")] = None,
     region: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,6 +94,13 @@ def extract(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a complete --output.")] = False,
     threshold: Threshold = None,
+    urls: Annotated[
+        str,
+        typer.Option(
+            help="Images at URLs: refuse; public: download them, at most 20 MB and 30 s each; any: also from addresses "
+            "of private networks."
+        ),
+    ] = "refuse",
     long_texts: Annotated[
         str, typer.Option(help="Read a text that is too long for the model in windows, or truncate it.")
     ] = "windows",
@@ -166,6 +173,7 @@ def extract(
     options: dict[str, Any] = {
         "constrained": constrained,
         "long_texts": long_texts,
+        "urls": urls,
         "max_pairs": max_pairs,
         "missing_images": missing_images,
         "num_beams": num_beams,

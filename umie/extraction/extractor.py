@@ -29,6 +29,7 @@ from umie.errors import (
 )
 from umie.evaluation.answers import answer_queries
 from umie.extraction.attention import Attention, attention_of
+from umie.extraction.downloads import URLS, downloaded, is_url
 from umie.extraction.explain import Explanation, explain_many
 from umie.extraction.images import EncodedImage, encode_images, image_sizes, video_size
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
@@ -83,6 +84,8 @@ class Extractor:
             keeps what the decoder answers.
         long_texts: how to read a text that is too long for the model: in overlapping ``windows``, whose items are
             merged; or ``truncate`` it, as in evaluation. Relations are found within a window.
+        urls: whether images may be URLs, which are downloaded: ``refuse``; ``public`` addresses, at most 20 MB and 30
+            seconds each; or ``any``, also those of private networks.
         grounders: the grounder of each medium, as in ``extract``. Those of the processor also carry out calls.
         generation_options: options for transformers' ``generate``, e.g. ``num_beams=4``.
     """
@@ -99,6 +102,7 @@ class Extractor:
         probabilities: bool = True,
         threshold: float | Mapping[str, float] | None = None,
         long_texts: str = LONG_TEXTS[0],
+        urls: str = URLS[0],
         grounders: Grounders | None = None,
         **generation_options: Any,
     ) -> None:
@@ -109,6 +113,7 @@ class Extractor:
         check_flag("constrained", constrained)
         check_flag("probabilities", probabilities)
         check_choice("long_texts", long_texts, LONG_TEXTS)
+        check_choice("urls", urls, URLS)
         check_generation_options(generation_options, _OPTIONS)
         self.threshold = _thresholds(threshold)
         if self.threshold and not probabilities:
@@ -125,7 +130,7 @@ class Extractor:
         self.constrained = constrained
         self.max_pairs = max_pairs
         self.probabilities = probabilities
-        self.long_texts = long_texts
+        self.long_texts, self.urls = long_texts, urls
         self.generation_options = generation_options
 
     @classmethod
@@ -239,9 +244,8 @@ class Extractor:
                     "umie.Record(text, image)"
                 )
             return list(self.extract_many(text, tasks=tasks, labels=labels, grounders=grounders))
-        record = _with_places(
-            _as_record(text, {medium: one for medium, one in given.items() if one is not None}), places
-        )
+        media = {medium: one for medium, one in given.items() if one is not None}
+        record = _with_places(_as_record(text, media, urls=self.urls), places)
         return next(self.extract_many([record], tasks=tasks, labels=labels, grounders=grounders))
 
     def explain(
@@ -336,7 +340,7 @@ class Extractor:
         labels_of_pairs = [label for task in built.values() if task.kind == "relations" for label in task.labels]
         notices += [Notice("no relation", doubt(label)) for label in doubtful_labels(labels_of_pairs)]
         found = self.grounders if grounders is None else self._grounders(grounders)
-        records = map(_as_record, items)
+        records = map(partial(_as_record, urls=self.urls), items)
         if self.long_texts == LONG_TEXTS[1]:
             return self._stream(records, names, built, notices, place, found)
         return self._in_windows(records, names, built, notices, place, found)
@@ -414,11 +418,15 @@ class Extractor:
             for index, record in enumerate(window):
                 first.setdefault(_identity(record), index)
             places = [None if place is None else place(done + index) for index in first.values()]
-            drafts = self._fill([window[index] for index in first.values()], names, built, places, grounders)
+            asked = [window[index] for index in first.values()]
+            asked = asked if self.urls == URLS[0] else downloaded(asked, self.urls)
+            drafts = self._fill(asked, names, built, places, grounders)
             known = dict(zip(first, (draft.finish(notices) for draft in drafts), strict=True))
             for record in window:
                 found = known[_identity(record)]
                 own = replace(found.record, id=record.id, source=record.source, license=record.license)
+                if self.urls != URLS[0]:
+                    own = replace(own, image=record.image, more_images=record.more_images)
                 yield replace(found, record=own)
             done += len(window)
 
@@ -604,21 +612,26 @@ def _thresholds(given: float | Mapping[str, float] | None) -> dict[str, float]:
     return dict(given)
 
 
-def _as_record(item: object, media: Mapping[Medium, Any] | None = None) -> Record:
+def _as_record(item: object, media: Mapping[Medium, Any] | None = None, *, urls: str = URLS[0]) -> Record:
     """Return a text or a record as a record, with these media in place of its own."""
+
+    def check(medium: Medium, source: object) -> None:
+        if not (medium == "image" and urls != URLS[0] and is_url(source)):
+            check_local(medium, source)
+
     if not isinstance(item, str | Record):
         use = "umie.Record(text, image)" if isinstance(item, Mapping) else "a string, a umie.Record, or a list of them"
         raise UmieError(f"{shown(item)} is not a text: pass {use}")
     if isinstance(item, Record):
         for medium, number in item.numbered_media:
-            check_local(medium, item.of(medium)[number])
+            check(medium, item.of(medium)[number])
     if not media:
         return Record(item) if isinstance(item, str) else item
     fields: dict[str, Any] = {}
     for medium, given in media.items():
         several: Sequence[Any] = given if medium == "image" and isinstance(given, list | tuple) else [given]
         for own in several:
-            check_local(medium, own)
+            check(medium, own)
             if own is None or (isinstance(own, str) and not own):
                 raise UmieError(f"{medium} is {own!r}: pass the path of {A_MEDIUM[medium]}, or None")
         fields[medium] = several[0] if several else None

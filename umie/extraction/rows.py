@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from PIL import Image
 
-from umie.errors import UmieError, at, check_keys, check_kind, check_local, import_extra, shown
+from umie.errors import UmieError, at, check_keys, check_kind, import_extra, shown
 from umie.files import MAX_LINE, check_content, open_regular
 from umie.images import limited_pixels, open_format
 from umie.records import MEDIA, Record
@@ -95,7 +95,6 @@ def record_of_row(row: Mapping[str, Any], columns: Mapping[str, str], folder: st
             value = _image(value, columns["image"])
         if not isinstance(value, str | Image.Image):
             raise UmieError(f"column {columns[medium]} is {shown(value)}: expected the path of a file")
-        check_local(f"column {columns[medium]}", value)
         found[medium] = value
     number = values["id"]
     record = Record(text or "", id=None if number is None or number == "" else str(number), **found)

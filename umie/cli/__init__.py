@@ -10,7 +10,21 @@ from typing import Annotated, Any
 
 import typer
 
-from umie.cli import ablate, bench, convert, data, evaluate, example, explain, extract, grid, list_parts, train, view
+from umie.cli import (
+    ablate,
+    bench,
+    convert,
+    data,
+    evaluate,
+    example,
+    explain,
+    explore,
+    extract,
+    grid,
+    list_parts,
+    train,
+    view,
+)
 from umie.cli.console import out, print_note, print_notes, tolerate_encodings
 from umie.errors import UmieError
 
@@ -22,8 +36,8 @@ app = typer.Typer(
 )
 app.command("list")(list_parts.list_parts)
 for command in (
-    train.train, ablate.ablate, evaluate.evaluate, extract.extract, explain.explain, view.view, convert.convert,
-    example.example,
+    train.train, ablate.ablate, evaluate.evaluate, extract.extract, explain.explain, explore.explore, view.view,
+    convert.convert, example.example,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(data.app, name="data")

@@ -26,6 +26,7 @@ ORDER = (
     "bench",
     "conversion",
     "reports",
+    "explorer",
     "cli",
     "__main__",
 )  # fmt: skip

@@ -72,8 +72,9 @@ def explore(
         if not drawn:
             raise UmieError(f"{data}: contains no records")
     from umie.explorer import Explorer, LoadedVariant, read_examples
-    from umie.explorer.server import is_loopback, served
+    from umie.explorer.server import check_port, is_loopback, served
 
+    check_port(host, port)  # before the models are loaded
     with TemporaryDirectory(prefix="umie-explore-") as name:
         folder = Path(name)
         variants = [LoadedVariant.load(one, device) for one in models]

@@ -108,15 +108,7 @@ def render_cards(cards: Sequence[Card], labels: Mapping[str, Sequence[str]], thr
 
 def render_examples(examples: Sequence[Example]) -> str:
     """Return the examples as a row of buttons."""
-    shown = [
-        {
-            "text": one.record.text or "(no text)",
-            "thumbnail": one.thumbnail,
-            "title": f"{one.place}: {one.record.text}",
-        }
-        for one in examples
-    ]
-    return rendered(template("examples.html"), examples=shown)
+    return rendered(template("examples.html"), examples=examples)
 
 
 def render_head(variants: Sequence[LoadedVariant]) -> str:

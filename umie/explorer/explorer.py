@@ -241,5 +241,5 @@ def _annotation(record: Record, tasks: Sequence[str]) -> Record | None:
     if "events" in kinds and "arguments" not in kinds:
         record = replace(record, events=tuple(replace(event, arguments=()) for event in record.events))
     kept = kinds | ({"events"} if "arguments" in kinds else set())
-    empty = {kind: () for kind in ("entities", "relations", "events") if kind not in kept}
+    empty: dict[str, Any] = {kind: () for kind in ("entities", "relations", "events") if kind not in kept}
     return replace(record, **empty, gold=None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,36 +39,54 @@ def served(explorer: Explorer, folder: Path, host: str = "127.0.0.1", port: int 
     Raises:
         UmieError: gradio is not installed, or nothing can listen on the port.
     """
-    with _environment(GRADIO_TEMP_DIR=str(folder / "uploads"), GRADIO_ANALYTICS_ENABLED="False"):
-        gr = import_extra("gradio", "web", "umie explore")
-        page = Page(explorer).blocks.queue(default_concurrency_limit=4, max_size=MAX_WAITING)
-        fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-        try:
-            _, address, _ = page.launch(
-                server_name=host,
-                server_port=port,
-                prevent_thread_lock=True,
-                quiet=True,
-                inline=False,
-                share=False,
-                run_history=False,
-                enable_monitoring=False,
-                mcp_server=False,
-                ssr_mode=False,
-                pwa=False,
-                footer_links=[],
-                max_file_size=int(explorer.max_mb * 2**20),
-                state_session_capacity=MAX_PAGES,
-                theme=gr.themes.Default(primary_hue="blue", neutral_hue="slate", **fonts),
-                head=f"<style>{template('page.css')}</style><script>{template('page.js')}</script>",
-                app_kwargs={"middleware": _middleware(host)},
-            )
-        except OSError as error:
-            raise UmieError(f"nothing can listen on {host}:{port}: use another port ({one_line(error)})") from error
+    never = str(2**31)  # after so many events, Gradio computes statistics about them
+    settings = {"GRADIO_TEMP_DIR": str(folder / "uploads"), "GRADIO_ANALYTICS_ENABLED": "False"}
+    with _environment(**settings, GRADIO_ANALYTICS_CACHE_FREQUENCY=never):
+        check_port(host, port)
+        # in a running event loop, Gradio makes no loops of its own, which it would not close
+        page, address = asyncio.run(_started(explorer, host, port))
         try:
             yield address
         finally:
             page.close(verbose=False)
+
+
+async def _started(explorer: Explorer, host: str, port: int) -> tuple[Any, str]:
+    """Return the page, served by a thread, and its address."""
+    gr = import_extra("gradio", "web", "umie explore")
+    page = Page(explorer).blocks.queue(default_concurrency_limit=4, max_size=MAX_WAITING)
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        inline=False,
+        share=False,
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        ssr_mode=False,
+        pwa=False,
+        footer_links=[],
+        max_file_size=int(explorer.max_mb * 2**20),
+        state_session_capacity=MAX_PAGES,
+        theme=gr.themes.Default(primary_hue="blue", neutral_hue="slate", **fonts),
+        head=f"<style>{template('page.css')}</style><script>{template('page.js')}</script>",
+        app_kwargs={"middleware": _middleware(host), "openapi_url": None},
+    )
+    return page, address
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise UmieError if nothing can listen on a port of a host."""
+    name = host.strip("[]")
+    try:
+        family = socket.AF_INET6 if ":" in name else socket.AF_INET
+        socket.create_server((name, port), family=family).close()
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise UmieError(f"nothing can listen on {host}:{port} ({reason}): use another host or port") from error
 
 
 def is_loopback(host: str) -> bool:

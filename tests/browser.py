@@ -58,9 +58,6 @@ class Driver:
         """Type a text into the first element; a file input takes the path of a file instead."""
         self._in_session(f"/element/{self._element(selector)}/value", {"text": text})
 
-    def clear(self, selector):
-        self._in_session(f"/element/{self._element(selector)}/clear", {})
-
     def press(self, *keys):
         """Press keys together, such as ``"\\ue009", "\\ue007"`` (Control and Enter), where the focus is."""
         actions = [{"type": "keyDown", "value": key} for key in keys]

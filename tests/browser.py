@@ -68,6 +68,20 @@ class Driver:
         (value,) = self._in_session("/element", {"using": "css selector", "value": selector}).values()
         return value
 
+    def tabs(self, number):
+        """Return the names of so many tabs, the first of which is shown; see ``show``."""
+        handles = self._call("GET", f"/session/{self.session}/window/handles")
+        while len(handles) < number:
+            handles.append(self._in_session("/window/new", {"type": "tab"})["handle"])
+        return handles
+
+    def show(self, tab):
+        """Show a tab."""
+        self._in_session("/window", {"handle": tab})
+
+    def close_tab(self):
+        self._call("DELETE", f"/session/{self.session}/window")
+
     def media(self, name, value):
         """Set a media feature, e.g. ``prefers-color-scheme`` to ``dark``."""
         features = {"features": [{"name": name, "value": value}]}

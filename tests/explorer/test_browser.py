@@ -175,6 +175,26 @@ def test_the_page_can_be_used_with_the_keyboard(page, records):
     assert page.run("return document.querySelectorAll('.ux-dim').length") == 1  # what is in focus stays, the rest fades
 
 
+def test_two_users_do_not_mix(page, address):
+    """Each has a page; changing the threshold draws the answer of this page again, which is kept on the server."""
+    first, second = page.tabs(2)
+    try:
+        answer_to(page, "Ann in Rome")
+        page.show(second)
+        page.open(address)
+        page.wait_for("return document.querySelectorAll('.ux-card').length == 3")
+        answer_to(page, "Bob in Paris")
+        page.show(first)
+        page.run("document.querySelector('input[type=range]').focus()")
+        page.press(END)
+        page.wait_for("return document.querySelectorAll('.ux-card .ux-items').length == 0")
+        assert page.run(TEXT) == "AnninRome"
+    finally:
+        page.show(second)
+        page.close_tab()
+        page.show(first)
+
+
 def test_the_answer_as_json(page):
     page.click(".ux-card summary")
     page.wait_for("return document.querySelector('.ux-card details').open")

@@ -11,7 +11,7 @@ from umie.explorer.cards import cards_of, render_cards, render_examples, render_
 from umie.extraction import Extraction, ExtractionAnswer, Notice
 from umie.records import Argument, Entity, Event, Record, Region, Relation
 from umie.records.html import COLORS
-from umie.records.places import Places
+from umie.records.places import Mask, Places
 
 LABELS = {"mner": ("person", "place"), "mre": ("near", "none"), "med": ("meet",), "meae": ("Agent", "Target")}
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> ${alert(3)} {{alert(4)}} javascript:alert(5)"
@@ -172,6 +172,24 @@ def test_the_json_has_no_paths(meeting):
     (link,) = page.of("a")
     assert (link["download"], json.loads(base64.b64decode(link["href"].partition(",")[2]))) == ("a-best.json", written)
     assert str(meeting.image).rpartition("/")[0] not in "".join(str(one) for one in page.found)
+
+
+def test_several_images(meeting, tmp_path, noise):
+    noise(30, 30).save(tmp_path / "other.png")
+    regions = (Region((0, 0, 0.2, 0.2)), Region((0.5, 0.5, 1, 1), image=1))
+    seen = Entity("person", (0, 3), regions=(1,))
+    record = Record("Ann", meeting.image, regions, (seen,), more_images=(tmp_path / "other.png",))
+    page = drawn(answer(record))
+    assert [one["alt"] for one in page.of("img")] == ["meeting.png", "other.png"]
+    assert [("ux-used" in one["class"]) for one in page.of("ux-box")] == [False, True]
+    assert json.loads(page.of("pre")[0]["text"])["images"] == ["meeting.png", "other.png"]
+
+
+def test_the_mask_of_a_region_is_drawn(meeting):
+    mask = Mask((2, 4), (0, 4, 4))
+    page = drawn(answer(Record("Ann", meeting.image, (Region((0, 0, 0.5, 1), mask=mask),))))
+    (layer,) = page.of("ux-mask")
+    assert layer["src"].startswith("data:image/png;base64,")
 
 
 def test_numbers_are_joined_only_outside_of_strings():

@@ -71,8 +71,9 @@ def cards_of(shown: Shown) -> list[Card]:
     for answer in shown.answers:
         found = answer.extraction
         line = found.to_json()
-        for medium in found.record.media:  # paths of this machine are of no use to others
-            line[medium] = Path(str(line[medium])).name
+        for key in {"images", *MEDIA} & line.keys():  # paths of this machine are of no use to others
+            paths = line[key]
+            line[key] = Path(paths).name if isinstance(paths, str) else [Path(path).name for path in paths]
         cards.append(Card(answer.variant, found.record, line, _views(found.record, answer.media), answer))
     if shown.annotated is not None:
         cards.append(Card(f"Annotation: {shown.place}", shown.annotated, {}, _views(shown.annotated, MEDIA)))

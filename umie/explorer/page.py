@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from umie.errors import UmieError, import_extra
+from umie.errors import UmieError, import_extra, one_line
 from umie.explorer.cards import (
     cards_of,
     render_cards,
@@ -116,9 +117,10 @@ class Page:
         choices = [(_task_title(task), task) for task in explorer.labels]
         self.tasks = gr.CheckboxGroup(choices, value=list(explorer.labels), label="Tasks", elem_classes="ux-tasks")
         with gr.Group():
-            self.threshold = gr.Slider(0, 1, 0, step=0.01, label="Show probabilities from")
-            self.gate_is_fixed, self.gate = gr.State(False), gr.State(0)
-            if explorer.largest_gate is not None:
+            self.threshold = gr.Slider(0, 1, 0, step=0.01, label="Hide items less probable than")
+            if explorer.largest_gate is None:
+                self.gate_is_fixed, self.gate = gr.State(False), gr.State(0)
+            else:
                 self.gate_is_fixed = gr.Checkbox(label="Fix the gate")
                 most = round(explorer.largest_gate, 2)
                 self.gate = gr.Slider(0, most, 0, step=0.01, label="Gate", visible=False)
@@ -175,6 +177,9 @@ class Page:
             cards = cards_of(self.explorer.ask(self.read(values)))
         except UmieError as error:
             return self._problem(str(error)), "", None
+        except Exception as error:  # a device or a custom part can fail in any way; the page must say so
+            traceback.print_exc()
+            return self._problem(f"The variant failed: {type(error).__name__}: {one_line(error)[:200]}"), "", None
         return self._problem(), render_cards(cards, self.explorer.labels, threshold), cards
 
     def extract_again(self, cards: Any, threshold: float, *values: Any) -> tuple[Any, ...]:

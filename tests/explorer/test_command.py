@@ -65,4 +65,4 @@ def test_it_serves_until_it_is_interrupted(saved, records, tmp_path, port):
     assert process.returncode == 0
     assert "everybody who can reach 0.0.0.0 can use this page" in error
     assert "Traceback" not in error
-    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]  # uploads and examples are removed
+    assert list(tmp_path.iterdir()) == [data]  # uploads and examples are removed

@@ -6,7 +6,7 @@ import pytest
 
 from umie.explorer import Explorer
 from umie.explorer.page import Page
-from umie.explorer.server import _environment
+from umie.explorer.server import gradio_in
 
 
 def built(explorer):
@@ -20,7 +20,7 @@ def built(explorer):
 
 @pytest.fixture(scope="module")
 def page(explorer, tmp_path_factory):
-    with _environment(GRADIO_TEMP_DIR=str(tmp_path_factory.mktemp("uploads"))):
+    with gradio_in(tmp_path_factory.mktemp("page")):
         yield built(explorer)
 
 

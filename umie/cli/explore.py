@@ -41,8 +41,8 @@ def explore(
     too. With --data, a click on an example loads it and shows its annotation next to the answer. With --compare, two
     variants answer, and items that only one of them finds are marked.
 
-        umie explore -m runs/train/embedded-seed0/best --data runs/train/embedded-seed0/data-*/test.jsonl
-        umie explore -m gated/best --compare text_only/best --data test.txt -f twitter --images images
+        umie explore -m best --data test.jsonl
+        umie explore -m gated/best --compare text_only/best -d test.txt -f twitter
 
     Needs the extra `web` (Gradio). The page loads nothing from the internet and sends nothing there. Uploads are kept
     in a temporary directory until the command ends; stop it with Ctrl+C. There is no password: with another --host,
@@ -51,7 +51,6 @@ def explore(
     Exit code: 0 stopped, 2 bad input.
     """
     from umie.data.source import draw_records
-    from umie.errors import import_extra
     from umie.hub import check_saved
     from umie.registry import load_plugins
 
@@ -59,7 +58,6 @@ def explore(
         raise UmieError("--model is missing: use the directory of a saved variant or a hub name")
     if data is None and (images or regions or format_option):
         raise UmieError("--images, --regions and --format-option describe --data, which is missing")
-    import_extra("gradio", "web", "umie explore")  # before anything takes time
     models = [model] if compare is None else [model, compare]
     for one in models:
         check_saved(one)
@@ -72,11 +70,10 @@ def explore(
         if not drawn:
             raise UmieError(f"{data}: contains no records")
     from umie.explorer import Explorer, LoadedVariant, read_examples
-    from umie.explorer.server import check_port, is_loopback, served
+    from umie.explorer.server import check_port, gradio_in, is_loopback, served
 
-    check_port(host, port)  # before the models are loaded
-    with TemporaryDirectory(prefix="umie-explore-") as name:
-        folder = Path(name)
+    check_port(host, port)
+    with TemporaryDirectory(prefix="umie-explore-") as name, gradio_in(folder := Path(name)):
         variants = [LoadedVariant.load(one, device) for one in models]
         explorer = Explorer(variants, read_examples(drawn, folder), max_mb=max_mb)
         with served(explorer, folder, host, port) as address:

@@ -39,9 +39,7 @@ def served(explorer: Explorer, folder: Path, host: str = "127.0.0.1", port: int 
     Raises:
         UmieError: gradio is not installed, or nothing can listen on the port.
     """
-    never = str(2**31)  # after so many events, Gradio computes statistics about them
-    settings = {"GRADIO_TEMP_DIR": str(folder / "uploads"), "GRADIO_ANALYTICS_ENABLED": "False"}
-    with _environment(**settings, GRADIO_ANALYTICS_CACHE_FREQUENCY=never):
+    with gradio_in(folder):
         check_port(host, port)
         # in a running event loop, Gradio makes no loops of its own, which it would not close
         page, address = asyncio.run(_started(explorer, host, port))
@@ -49,6 +47,23 @@ def served(explorer: Explorer, folder: Path, host: str = "127.0.0.1", port: int 
             yield address
         finally:
             page.close(verbose=False)
+
+
+@contextmanager
+def gradio_in(folder: Path) -> Iterator[None]:
+    """Import Gradio with the settings for the page, which hold inside the block.
+
+    Args:
+        folder: an existing directory for uploads and whatever else Gradio writes.
+
+    Raises:
+        UmieError: gradio is not installed.
+    """
+    never = str(2**31)  # after so many events, Gradio computes statistics about them
+    settings = {"GRADIO_TEMP_DIR": str(folder / "uploads"), "GRADIO_ANALYTICS_ENABLED": "False"}
+    with _environment(**settings, GRADIO_ANALYTICS_CACHE_FREQUENCY=never):
+        import_extra("gradio", "web", "umie explore")  # it reads some of them now
+        yield
 
 
 async def _started(explorer: Explorer, host: str, port: int) -> tuple[Any, str]:

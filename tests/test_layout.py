@@ -27,6 +27,7 @@ ORDER = (
     "conversion",
     "reports",
     "serving",
+    "explorer",
     "cli",
     "__main__",
 )  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 
 from umie.errors import UmieError
 from umie.fusion import registry
+from umie.fusion.gated import fixed_gate, largest_gate
 
 D_MODEL, NUM_HEADS = 24, 3
 ROWS = [(5, 3), (1, 1), (4, 0), (7, 2), (2, 6)]  # real tokens and slots
@@ -262,3 +263,42 @@ def test_cross_attention_equals_a_gate_of_one(examples):
     inputs = batch(examples)
     with torch.no_grad():
         assert torch.equal(plain(*inputs).states, fusion(*inputs).states)
+
+
+@pytest.mark.parametrize("residual", ["paper", "released"])
+@pytest.mark.parametrize("gate", [0.0, 0.3, 1.2])
+def test_a_gate_that_is_fixed_for_a_while(examples, residual, gate):
+    """Fixing the gate of a trained model equals the equations with this gate; afterwards it is computed again."""
+    fusion = build(residual=residual)
+    equation = {"residual": residual, "scaled": residual == "paper", "head_dim": 8}
+    before = check(fusion, examples, gate="dynamic", **equation)
+    with fixed_gate(torch.nn.ModuleList([fusion]), gate):
+        check(fusion, examples, gate=gate, **equation)
+        with fixed_gate(fusion, 0.5):
+            check(fusion, examples, gate=0.5, **equation)
+        check(fusion, examples, gate=gate, **equation)
+    assert check(fusion, examples, gate="dynamic", **equation) == before
+
+
+def test_a_fixed_gate_is_released_after_an_error(examples):
+    fusion = build(gate=0.05)
+    with pytest.raises(RuntimeError), fixed_gate(fusion, 0):
+        raise RuntimeError
+    check(fusion, examples, residual="paper", gate=0.05, scaled=True, head_dim=8)
+
+
+def test_only_a_gate_can_be_fixed():
+    with (
+        pytest.raises(UmieError, match="the model has none; use one with the fusion gated"),
+        fixed_gate(registry.build("concat", d_model=D_MODEL, num_heads=NUM_HEADS), 0.5),
+    ):
+        pass
+    for gate in (True, "0.5", math.nan, None):
+        with pytest.raises(UmieError, match="gate is"), fixed_gate(build(), gate):
+            pass
+
+
+def test_the_largest_gate():
+    assert largest_gate(build()) == largest_gate(build(gate=0.05)) == pytest.approx(math.exp(0.5))
+    assert largest_gate(build(gate=3)) == 3
+    assert largest_gate(registry.build("text_only", d_model=D_MODEL, num_heads=NUM_HEADS)) is None

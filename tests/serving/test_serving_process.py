@@ -13,7 +13,7 @@ import time
 import httpx
 import pytest
 
-from tests.reports.browser import open_page
+from browser import open_page
 from umie.serving import bind
 
 HEAD = b"POST /extract HTTP/1.1\r\nhost: umie\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"

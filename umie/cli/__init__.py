@@ -19,6 +19,7 @@ from umie.cli import (
     evaluate,
     example,
     explain,
+    explore,
     extract,
     grid,
     list_parts,
@@ -37,8 +38,8 @@ app = typer.Typer(
 )
 app.command("list")(list_parts.list_parts)
 for command in (
-    train.train, ablate.ablate, evaluate.evaluate, extract.extract, explain.explain, calibrate.calibrate, serve.serve,
-    view.view, convert.convert, example.example,
+    train.train, ablate.ablate, evaluate.evaluate, extract.extract, explain.explain, explore.explore, view.view,
+    calibrate.calibrate, serve.serve, convert.convert, example.example,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(data.app, name="data")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from umie.errors import UmieError
 from umie.fusion import registry
 from umie.fusion.base import Fusion
 from umie.fusion.gate import GatedFusionConfig, gate_projection, masked_mean, open_gate
@@ -18,7 +20,7 @@ from umie.fusion.kernels.cpu.slices import in_slices
 from umie.fusion.layers import GatedFeedForward, RMSNorm
 from umie.types import FusedStates
 
-__all__ = ["GatedFusion", "GatedFusionConfig"]
+__all__ = ["GatedFusion", "GatedFusionConfig", "fixed_gate", "largest_gate"]
 
 TAU = math.exp(0.5)
 SLOPE = 0.01
@@ -50,7 +52,8 @@ class GatedFusion(Fusion):
             self.feed_forward_norm = RMSNorm(d_model)
             self.feed_forward = GatedFeedForward(d_model, config.d_ff or 2 * d_model)
             self.dropout = nn.Dropout(config.dropout)
-        if config.gate == "dynamic":
+        self.fixed_gate = None if config.gate == "dynamic" else float(config.gate)
+        if self.fixed_gate is None:
             self.gate_text, self.gate_visual = gate_projection(d_model), gate_projection(d_model)
 
     def forward(
@@ -76,8 +79,8 @@ class GatedFusion(Fusion):
     def gate_value(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
         """Return the gate ``[B]``; 0 for an example without an image."""
         has_image = visual_mask.any(dim=1)
-        if self.config.gate != "dynamic":
-            return has_image.to(text.dtype) * float(self.config.gate)
+        if self.fixed_gate is not None:
+            return has_image.to(text.dtype) * self.fixed_gate
         means = [masked_mean(text, text_mask), masked_mean(visual, visual_mask)]
         if self.config.detach_gate:
             means = [mean.detach() for mean in means]
@@ -102,3 +105,45 @@ class GatedFusion(Fusion):
             return {}
         text_mean, visual_mean = masked_mean(text, text_mask)[seen], masked_mean(visual, visual_mask)[seen]
         return {"gate_cosine": open_gate([(self.gate_text, text_mean), (self.gate_visual, visual_mean)], cosine)}
+
+
+@contextmanager
+def fixed_gate(model: nn.Module, gate: float) -> Iterator[None]:
+    """Fix the gate of a model inside the block, to see what its answers owe to the media.
+
+        with fixed_gate(extractor.model, 0.0):
+            found = extractor.extract("Kids at the Salvation Army", "kids.jpg")
+
+    The weights stay as they are, and a record without media keeps the gate 0. Every thread sees the gate: threads that
+    share a model need a lock around the block and around their other calls.
+
+    Args:
+        model: a model with the fusion ``gated``, or the fusion itself.
+        gate: the gate of every record with media.
+
+    Raises:
+        UmieError: the model has no gate, or the gate is not a finite number.
+    """
+    if isinstance(gate, bool) or not isinstance(gate, int | float) or not math.isfinite(gate):
+        raise UmieError(f"gate is {gate!r}: use a number such as 0.05")
+    gated = _gated(model)
+    if not gated:
+        raise UmieError("the gate cannot be fixed: the model has none; use one with the fusion gated")
+    before = [fusion.fixed_gate for fusion in gated]
+    try:
+        for fusion in gated:
+            fusion.fixed_gate = float(gate)
+        yield
+    finally:
+        for fusion, own in zip(gated, before, strict=True):
+            fusion.fixed_gate = own
+
+
+def largest_gate(model: nn.Module) -> float | None:
+    """Return the largest gate that a model can compute or has as a fixed one, at least tau; None without a gate."""
+    gates = [fusion.fixed_gate or TAU for fusion in _gated(model)]
+    return max(TAU, *gates) if gates else None
+
+
+def _gated(model: nn.Module) -> list[GatedFusion]:
+    return [part for part in model.modules() if isinstance(part, GatedFusion)]

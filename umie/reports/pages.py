@@ -21,6 +21,23 @@ def render(name: str, **values: Any) -> str:
         name: the name of the template.
         values: the values in it; a missing one is an error.
     """
+    from markupsafe import Markup
+
+    style, script, template = (_read(f"{name}.{kind}") for kind in ("css", "js", "html"))
+    return rendered(
+        template,
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **values,
+    )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """Return a template of HTML with values in it; a missing one is an error.
+
+    Texts are escaped, and their control characters are shown as escapes.
+    """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -31,13 +48,7 @@ def render(name: str, **values: Any) -> str:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
-    style, script, template = (_read(f"{name}.{kind}") for kind in ("css", "js", "html"))
-    return environment.from_string(template).render(
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        **values,
-    )
+    return environment.from_string(template).render(**values)
 
 
 def _read(name: str) -> str:

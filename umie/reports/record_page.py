@@ -37,6 +37,7 @@ class Item:
     """An item of a record as the page lists it: a title, and one line for each of its parts."""
 
     number: int
+    kind: str  # entity, relation or event
     title: str
     parts: list[Part] = field(default_factory=list)
 
@@ -54,7 +55,12 @@ class Part:
     span: Span | None
     words: str
     places: Places
-    note: str = ""  # e.g. the probability
+    probability: float | None = None
+
+    @property
+    def note(self) -> str:
+        """The probability as the page writes it, or ""."""
+        return "" if self.probability is None else f"p = {self.probability:.2f}"
 
     @property
     def names(self) -> str:
@@ -91,7 +97,7 @@ def _card(name: str, record: Record, line: Mapping[str, Any], budget: list[int])
         "combination": record.combination,
         "text": list(pieces_of(record.text, items)),
         "items": items,
-        "media": [_medium(record, medium, number, shown, budget) for medium, number in record.numbered_media],
+        "media": [medium_view(record, medium, number, shown, budget) for medium, number in record.numbered_media],
     }
 
 
@@ -111,8 +117,8 @@ def items_of(record: Record, line: Mapping[str, Any]) -> Iterator[Item]:
 
     def part(role: str, span: Span | None, places: Places, written: Mapping[str, Any] | None = None) -> Part:
         probability = (written or {}).get("probability")
-        note = f"p = {probability:.2f}" if isinstance(probability, int | float) else ""
-        return Part(role, span, record.surface(span) if span is not None else "", places, note)
+        value = float(probability) if isinstance(probability, int | float) else None
+        return Part(role, span, record.surface(span) if span is not None else "", places, value)
 
     def lines(key: str, count: int, source: Mapping[str, Any] = line) -> Sequence[Mapping[str, Any]]:
         found = source.get(key)
@@ -120,27 +126,31 @@ def items_of(record: Record, line: Mapping[str, Any]) -> Iterator[Item]:
 
     number = 0
     for entity, written in zip(record.entities, lines("entities", len(record.entities)), strict=True):
-        yield Item(number, entity.type, [part("", entity.span, entity.places, written)])
+        yield Item(number, "entity", entity.type, [part("", entity.span, entity.places, written)])
         number += 1
     for relation, written in zip(record.relations, lines("relations", len(record.relations)), strict=True):
         if not is_no_relation(relation.type):
             head = part("head", relation.head, relation.head_places, written)
-            yield Item(number, relation.type, [head, part("tail", relation.tail, relation.tail_places)])
+            tail = part("tail", relation.tail, relation.tail_places)
+            yield Item(number, "relation", relation.type, [head, tail])
             number += 1
     for event, written in zip(record.events, lines("events", len(record.events)), strict=True):
         trigger = [part("trigger", event.trigger, event.places, written)] if event.trigger or event.places else []
         own = lines("arguments", len(event.arguments), written)
         parts = [part(one.role, one.span, one.places, its) for one, its in zip(event.arguments, own, strict=True)]
-        yield Item(number, event.type, [*trigger, *parts])
+        yield Item(number, "event", event.type, [*trigger, *parts])
         number += 1
 
 
 def pieces_of(text: str, items: Sequence[Item]) -> Iterator[dict[str, Any]]:
-    """Yield the text in pieces, each with the items that have a span over it, the shortest span first."""
-    spans = [(part.span, item, part.role or item.title) for item in items for part in item.parts if part.span]
+    """Yield the text in pieces, each with the items that have a span over it, the shortest span first.
+
+    ``parts`` has the items and their parts over the piece, and ``ends`` those whose span ends with it.
+    """
+    spans = [(part.span, item, part) for item in items for part in item.parts if part.span]
     spans.sort(key=lambda one: one[0])
     edges = sorted({0, len(text), *(edge for span, _, _ in spans for edge in span)})
-    over: list[tuple[Span, Item, str]] = []
+    over: list[tuple[Span, Item, Part]] = []
     num_begun = 0
     for start, end in pairwise(edges):
         while num_begun < len(spans) and spans[num_begun][0][0] <= start:
@@ -148,14 +158,23 @@ def pieces_of(text: str, items: Sequence[Item]) -> Iterator[dict[str, Any]]:
             num_begun += 1
         over = sorted((one for one in over if one[0][1] > start), key=lambda one: one[0][1] - one[0][0])
         owners = list({item.number: item for _, item, _ in over}.values())
-        ends = [(item, role) for span, item, role in over if span[1] == end]
-        yield {"text": text[start:end], "items": owners, "ends": ends}
+        parts = [(item, part) for _, item, part in over]
+        ends = [(item, part) for span, item, part in over if span[1] == end]
+        yield {"text": text[start:end], "items": owners, "parts": parts, "ends": ends}
 
 
-def _medium(
+def medium_view(
     record: Record, medium: Medium, number: int, shown: Mapping[str, list[Item]], budget: list[int]
 ) -> dict[str, Any]:
-    """Return what the page shows of an image, a video or a sound: pixels or samples, and its places."""
+    """Return what a page shows of an image, a video or a sound: pixels or samples, and its places.
+
+    Args:
+        record: the record.
+        medium: the medium.
+        number: the number of the image, from 0; 0 of a video or a sound.
+        shown: the items that each place shows, see ``owners_of``.
+        budget: in a list, how many bytes of sound may follow; it is updated.
+    """
     own = record.of(medium)[number]
     found: dict[str, Any] = {"medium": medium, "name": own if isinstance(own, str) else "in memory"}
     found |= {"problem": None, "note": None, "frames": [], "wave": None}
@@ -179,7 +198,7 @@ def _place(name: str, place: Any, shown: Mapping[str, list[Item]]) -> dict[str, 
     owners = shown.get(name, [])
     label = f"{name} {place.label}" if place.label else name
     about = "; ".join([described(place), *(item.title for item in owners)])
-    return {"name": label, "about": about, "items": owners, "color": _color(owners)}
+    return {"place": name, "name": label, "about": about, "items": owners, "color": _color(owners)}
 
 
 def _color(owners: Sequence[Item]) -> str:
@@ -227,7 +246,9 @@ def _frame(
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     smaller = image.resize(size) if scale < 1 else image
     drawn = [_box(name, place, box, size, shown) for name, place, box in boxes]
-    return {"pixels": _encoded(smaller, "JPEG", quality=85), "size": size, "boxes": drawn, "time": None}
+    # the artifacts of JPEG would be enlarged, too
+    pixels = _encoded(image, "PNG") if scale > 2 else _encoded(smaller, "JPEG", quality=85)
+    return {"pixels": pixels, "size": size, "scale": scale, "boxes": drawn, "time": None}
 
 
 def _box(name: str, place: Any, box: Sequence[float], size: tuple[int, int], shown: Mapping[str, list[Item]]) -> Any:

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,13 +34,65 @@ class Driver:
     def _in_session(self, path, value):
         return self._call("POST", f"/session/{self.session}{path}", value)
 
-    def open(self, path):
-        """Open a file, or a URL of this machine."""
-        self._in_session("/url", {"url": path if str(path).startswith("http://") else Path(path).as_uri()})
+    def open(self, place):
+        """Open a file or an address."""
+        self._in_session("/url", {"url": place if "://" in str(place) else Path(place).as_uri()})
 
     def run(self, script):
         """Run a script in the page and return its value."""
         return self._in_session("/execute/sync", {"script": script, "args": []})
+
+    def wait_for(self, script, seconds=20):
+        """Run a script until its value is true, and return the value; fail if it is not within some seconds."""
+        end = time.monotonic() + seconds
+        while not (value := self.run(script)):
+            assert time.monotonic() < end, f"not within {seconds} s: {script}"
+            time.sleep(0.05)
+        return value
+
+    def click(self, selector):
+        """Click the first element, with the mouse."""
+        self._in_session(f"/element/{self._element(selector)}/click", {})
+
+    def type(self, selector, text):
+        """Type a text into the first element; a file input takes the path of a file instead."""
+        self._in_session(f"/element/{self._element(selector)}/value", {"text": text})
+
+    def press(self, *keys):
+        """Press keys together, such as ``"\\ue009", "\\ue007"`` (Control and Enter), where the focus is."""
+        actions = [{"type": "keyDown", "value": key} for key in keys]
+        actions += [{"type": "keyUp", "value": key} for key in reversed(keys)]
+        self._in_session("/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
+
+    def _element(self, selector):
+        (value,) = self._in_session("/element", {"using": "css selector", "value": selector}).values()
+        return value
+
+    def tabs(self, number):
+        """Return the names of so many tabs, the first of which is shown; see ``show``."""
+        handles = self._call("GET", f"/session/{self.session}/window/handles")
+        while len(handles) < number:
+            handles.append(self._in_session("/window/new", {"type": "tab"})["handle"])
+        return handles
+
+    def show(self, tab):
+        """Show a tab."""
+        self._in_session("/window", {"handle": tab})
+
+    def close_tab(self):
+        self._call("DELETE", f"/session/{self.session}/window")
+
+    def media(self, name, value):
+        """Set a media feature, e.g. ``prefers-color-scheme`` to ``dark``."""
+        features = {"features": [{"name": name, "value": value}]}
+        self._in_session("/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": features})
+
+    def requested(self):
+        """Return the addresses that were requested since the last call."""
+        messages = [
+            json.loads(one["message"])["message"] for one in self._in_session("/se/log", {"type": "performance"})
+        ]
+        return [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
 
     def resize(self, width, height=900):
         """Show the page at a width, as a device of that width does."""
@@ -73,7 +126,7 @@ def open_page():
                 line.split("port ")[1].strip(" .\n") for line in process.stdout if "successfully on port" in line
             )
             chrome = {"binary": chromium, "args": [*ARGUMENTS, f"--user-data-dir={profile}"]}
-            options = {"goog:chromeOptions": chrome, "goog:loggingPrefs": {"browser": "ALL"}}
+            options = {"goog:chromeOptions": chrome, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
             page = Driver(f"http://127.0.0.1:{port}", options)
             try:
                 yield page

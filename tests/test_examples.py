@@ -4,7 +4,6 @@ import ast
 import csv
 import io
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -403,10 +402,3 @@ def test_a_run_on_real_tweets_counts_those_with_an_image(umie, tmp_path, sizes):
     count, with_image = sizes["test"]
     assert f"only {with_image} of {count} records of test have an image: too few to be evidence about fusion" in words
     assert "ceiling" not in words
-
-
-def test_documents_contain_no_placeholders():
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        assert not re.search(r"^[A-Z_]+_TABLE$|TODO|FIXME", document.read_text(encoding="utf-8"), re.MULTILINE), (
-            document
-        )

@@ -49,6 +49,10 @@ class GridProgress(Protocol):
         """Print a line."""
 
 
+class Silent(GridProgress):
+    """A display that shows nothing."""
+
+
 class Clock:
     """The time that the cells of a run still need, from the costs of cells that finished.
 

@@ -13,6 +13,7 @@ os.environ["PYTHONPATH"] = str(ROOT)  # the kernel of the notebook, too, imports
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import reference  # noqa: E402
+from docutils import nodes  # noqa: E402
 
 import umie  # noqa: E402
 
@@ -59,7 +60,14 @@ def _skip_field_numbers(app, what, name, obj, skip, options):
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
+def _shorten_dashes(app, doctree):
+    """Write a dash after the name of an argument; smartquotes would also change options."""
+    for text in [one for one in doctree.findall(nodes.Text) if one == " -- "]:
+        text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+
+
 def setup(app):
     """Connect what happens while the site is built."""
     app.connect("source-read", _complete)
     app.connect("autodoc-skip-member", _skip_field_numbers)
+    app.connect("doctree-read", _shorten_dashes)

@@ -49,8 +49,13 @@ class GridProgress(Protocol):
         """Print a line."""
 
 
-class Silent(GridProgress):
+class Silent:
     """A display that shows nothing."""
+
+    def preparing(self, *what: object, **named: object) -> None:
+        """Show nothing."""
+
+    cells = start = advance_job = finish = note = preparing
 
 
 class Clock:

@@ -126,6 +126,7 @@ def make_serving(folder, request):
 
     request.addfinalizer(stop)
     while not server.started:
+        assert thread.is_alive()
         time.sleep(0.01)
     return f"localhost:{bound.getsockname()[1]}"
 

@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal --py
 
 unexport PYTHONDONTWRITEBYTECODE # the tests start many processes, each of which would compile the package again
 
-.PHONY: help setup ablate model test tests test-latest test-oldest test-slow lint types format bench lock clean
+.PHONY: help setup ablate model test tests test-latest test-oldest test-slow lint types format docs bench lock clean
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,6 +70,10 @@ types: $(STAMP)  ## check types
 format: $(STAMP)  ## format, and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)  ## build the documentation site in build/docs; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs
+	@echo "open build/docs/index.html"
 
 bench: $(STAMP)  ## benchmarks (not part of the tests); those of the fusions as ratios in runs/bench
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds

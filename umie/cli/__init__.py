@@ -62,7 +62,7 @@ def main() -> None:
     try:
         with collected_notes() as notes:  # those that a command does not collect and number itself
             # in standalone mode, typer would print its own errors, in boxes
-            code = _tidied(typer.main.get_command(app))(prog_name="umie", standalone_mode=False)
+            code = command_line()(prog_name="umie", standalone_mode=False)
     except BrokenPipeError:  # the reader stopped: `umie data stats FILE | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -83,6 +83,11 @@ def main() -> None:
     first, *lines = message.split("\n")
     print_note("\n".join([f"umie: {' '.join(first.split())}", *lines]), "red")
     sys.exit(2)
+
+
+def command_line() -> Any:
+    """Return the command ``umie`` with its subcommands, as click knows it, with readable help."""
+    return _tidied(typer.main.get_command(app))
 
 
 def _tidied(command: Any) -> Any:

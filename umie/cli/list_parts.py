@@ -60,6 +60,27 @@ def list_parts(
 
 def _show_options(kind: str, name: str, part: Any, as_json: bool) -> None:
     """Print the description of a part, and its options: the fields of its Config, or its arguments."""
+    options = options_of(part)
+    if as_json:
+        meanings = {option: meaning for option, _, meaning in options}
+        sys.stdout.write(json_text(meanings, indent=2, ensure_ascii=True) + "\n")
+        return
+    out.print(f"{kind} {name}: {description_of(part)}", highlight=False, markup=False)
+    if presets := getattr(part, "PRESETS", {}):
+        out.print(f"presets: {', '.join(presets)}", highlight=False, markup=False)
+    table = Table("option", "default", "meaning")
+    for option in options:
+        table.add_row(*map(escape, option))
+    out.print(table)
+
+
+def description_of(part: Any) -> str:
+    """Return the first paragraph of the docstring of a part, on one line."""
+    return _plain(inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0])
+
+
+def options_of(part: Any) -> list[tuple[str, str, str]]:
+    """Return name, default (empty if it is required) and meaning of the fields of a part's Config, or its arguments."""
     described = getattr(part, "Config", part)
     if dataclasses.is_dataclass(described):
         defaults = {
@@ -68,19 +89,11 @@ def _show_options(kind: str, name: str, part: Any, as_json: bool) -> None:
         }
     else:
         defaults = {option: found.default for option, found in inspect.signature(part).parameters.items()}
-    meanings = {option: _meaning(described, option) for option in defaults}
-    if as_json:
-        sys.stdout.write(json_text(meanings, indent=2, ensure_ascii=True) + "\n")
-        return
-    first_sentence = _plain(inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0])
-    out.print(f"{kind} {name}: {first_sentence}", highlight=False, markup=False)
-    if presets := getattr(part, "PRESETS", {}):
-        out.print(f"presets: {', '.join(presets)}", highlight=False, markup=False)
-    table = Table("option", "default", "meaning")
-    for option, default in defaults.items():
-        is_required = default is dataclasses.MISSING or default is inspect.Parameter.empty
-        table.add_row(option, "" if is_required else escape(repr(default)), escape(meanings[option]))
-    out.print(table)
+    required = (dataclasses.MISSING, inspect.Parameter.empty)
+    return [
+        (option, "" if default in required else repr(default), _meaning(described, option))
+        for option, default in defaults.items()
+    ]
 
 
 def _meaning(described: Any, option: str) -> str:

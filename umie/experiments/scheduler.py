@@ -22,7 +22,7 @@ from umie.experiments.parts import ignored_media
 from umie.experiments.prepare_data import prepare_corpus
 from umie.experiments.results import RESULTS, append_result, cell_folder, read_results, results_of_others, sealed
 from umie.experiments.scored_tasks import averaged, check_metric, scored_tasks
-from umie.experiments.tally import Clock, GridProgress, Tally, unfinished
+from umie.experiments.tally import Clock, GridProgress, Silent, Tally, unfinished
 
 _Line = dict[str, Any]  # the result of a cell or another job
 
@@ -54,20 +54,21 @@ def run_grid(
     grid: Grid,
     root: Path,
     output: Path,
-    progress: GridProgress,
+    progress: GridProgress | None = None,
     *,
     selection: Selection | None = None,
     engine: Engine | None = None,
 ) -> GridRun:
     """Run the cells of a grid, whose parts were checked, that have no successful result in ``output`` yet.
 
-    Paths under ``data`` are relative to ``root``. ``selection`` leaves some of the cells for later. ``engine`` runs the
-    cells; by default it is that of the grid. Return the results of all cells, including those of earlier runs; a
-    crashed cell has a traceback.
+    Paths under ``data`` are relative to ``root``. ``progress`` shows how far the grid is; by default nothing does.
+    ``selection`` leaves some of the cells for later. ``engine`` runs the cells; by default it is that of the grid.
+    Return the results of all cells, including those of earlier runs; a crashed cell has a traceback.
 
     Raises:
         UmieError: the data are invalid, or another run uses the directory.
     """
+    progress = progress or Silent()
     engine = engine or engine_of(grid, output)
     with locked(output):
         data, cells = prepare(grid, root, output, progress)

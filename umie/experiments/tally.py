@@ -49,6 +49,15 @@ class GridProgress(Protocol):
         """Print a line."""
 
 
+class Silent:
+    """A display that shows nothing."""
+
+    def preparing(self, *what: object, **named: object) -> None:
+        """Show nothing."""
+
+    cells = start = advance_job = finish = note = preparing
+
+
 class Clock:
     """The time that the cells of a run still need, from the costs of cells that finished.
 

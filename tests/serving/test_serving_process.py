@@ -12,8 +12,8 @@ import time
 
 import httpx
 import pytest
-
 from browser import open_page
+
 from umie.serving import bind
 
 HEAD = b"POST /extract HTTP/1.1\r\nhost: umie\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"

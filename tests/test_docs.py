@@ -136,6 +136,9 @@ def make_workflow(folder, request):
     Image.new("RGB", (64, 48), "gray").save("kids.jpg")
 
 
+make_gate = make_workflow
+
+
 WITH_PYTHON = [page for page in PAGES if blocks_of(page, "python")]
 
 

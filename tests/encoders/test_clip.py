@@ -207,8 +207,8 @@ assert "open_clip" not in sys.modules
 sys.modules["open_clip"] = None
 try:
     clip.ClipEncoder(clip.ClipEncoderConfig())
-except ImportError as error:
-    assert "pip install open_clip_torch" in str(error)
+except ValueError as error:
+    assert "pip install 'umie[clip]'" in str(error)
 else:
     raise AssertionError
 """

@@ -67,7 +67,7 @@ def test_reasons_that_need_no_library(monkeypatch):
     assert "depends on the data" in kernel.unsupported_reason(compiled)
     missing = kernel.unsupported_reason(KernelCase(device="cuda", dtype=torch.float32, **CASE))
     assert missing.startswith("xformers cannot be imported (")
-    assert missing.endswith("pip install xformers")
+    assert missing.endswith("pip install 'umie[xformers]'")
     assert kernel.cost(double) is None
 
 

@@ -316,7 +316,7 @@ def test_without_pyav(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     assert len(open_clip(animate(tmp_path / "clip.png", grays(3), 100), 9).frames) == 3
     (tmp_path / "a.mp4").write_bytes(bytes(100))
-    with pytest.raises(UmieError, match=r"a\.mp4: not a readable clip \(.* by PyAV: install umie\[media\]\)$"):
+    with pytest.raises(UmieError, match=r"a\.mp4: not a readable clip \(.* needs av: pip install 'umie\[media\]'\)$"):
         open_clip(tmp_path / "a.mp4", 4)
 
 

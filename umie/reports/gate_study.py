@@ -22,6 +22,7 @@ from umie.reports.tables import markdown_table
 from umie.scoring.gates import gate_summary
 
 SWEEP, HISTOGRAM = "gate_sweep.png", "gate_histogram.png"
+GATE = "fusion.gate_"  # the parameters of the gate
 DYNAMIC = "dynamic"
 AGREES, DISAGREES, UNDECIDED = "agrees", "disagrees", "undecided"
 
@@ -167,10 +168,13 @@ def _finding(sweep: Sweep, task: str, claim: str, differences: Sequence[float]) 
 
 
 def _group(cell: Cell) -> str:
-    """Return a key for the options that variants of one sweep share: all but the gate and ``detach_gate``."""
+    """Return a key for the options that variants of one sweep share: all but the gate and its treatment in training."""
+    training = {key: value for key, value in cell.training.items() if key != "initialize_fusion"}
+    rates = training.pop("learning_rate_multipliers", {})
+    training["learning_rate_multipliers"] = {key: one for key, one in rates.items() if not key.startswith(GATE)}
     fusion = {key: value for key, value in cell.parts["fusion"].items() if key not in ("gate", "detach_gate")}
     fusion.setdefault("residual", "paper")
-    return hash_of([{**cell.parts, "fusion": fusion}, cell.training, cell.config.trained_on, cell.config.wording])
+    return hash_of([{**cell.parts, "fusion": fusion}, training, cell.config.trained_on, cell.config.wording])
 
 
 def _gate(cell: Cell) -> float | str:

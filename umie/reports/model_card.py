@@ -52,7 +52,7 @@ def _page(run: RunResult) -> Iterator[str]:
     config = run.config
     yield f"# {printable(config.name)}\n"
     parts = {slot: _named(part) for slot in PARTS if (part := getattr(config, slot)) is not None}
-    yield "A variant of [umie](https://pypi.org/project/umie/), for multimodal information extraction.\n"
+    yield "A variant of umie, for multimodal information extraction.\n"
     yield f"{markdown_table(['part', 'name and options'], [[slot, json_text(part)] for slot, part in parts.items()])}\n"
     rows = [[name.upper(), ", ".join(one["labels"])] for name, one in run.corpus.task_options.items()]
     yield f"{markdown_table(['task', 'labels'], rows)}\n"

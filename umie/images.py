@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from umie.errors import UmieError
 from umie.files import MAX_HEAD, check_content, open_regular
 
-ImageSource: TypeAlias = Image.Image | str | Path
+ImageSource: TypeAlias = Image.Image | str | Path | bytes
 
 # EXIF orientation to the transpose that displays the image upright. (`PIL.ImageOps.exif_transpose` also rewrites the
 # EXIF data, so it fails on images whose EXIF is damaged elsewhere.)
@@ -42,11 +42,13 @@ def open_image(image: ImageSource) -> Image.Image:
     """Return an image in RGB, rotated according to its EXIF orientation, with transparency over white.
 
     Args:
-        image: a PIL image or a path.
+        image: a PIL image, a path, or the bytes of an image file.
 
     Raises:
         UmieError: the file does not exist or cannot be decoded.
     """
+    if isinstance(image, bytes):
+        return decode_image(image, "image")
     if isinstance(image, Image.Image):
         with _readable("image"):
             return displayed(image)

@@ -165,6 +165,9 @@ def test_the_command_reports_draws_and_saves(umie, learned_checkpoint, learned_r
 
     model = tmp_path / "model"
     shutil.copytree(learned_checkpoint, model)
+    processor = UmieProcessor.from_pretrained(model)
+    processor.missing_images = "text_only"
+    processor.save_pretrained(model)
     plain = [record for record in learned_records if record.image is None] * 4
     write_jsonl(tmp_path / "dev.jsonl", plain)
     options = ["--model", model, "--data", tmp_path / "dev.jsonl", "--figure", tmp_path / "reliability.svg"]
@@ -177,11 +180,14 @@ def test_the_command_reports_draws_and_saves(umie, learned_checkpoint, learned_r
     found = json.loads(umie("calibrate", *options[:4], "--json")[1])
     assert umie("calibrate", *options[:4], "--save")[0] == 0
     again = UmieProcessor.from_pretrained(model).temperatures
+    other = json.loads((model / "umie_processor.json").read_text())
+    assert other["missing_images"] == "text_only"
     for name, value in loaded.temperatures.items():  # what was saved counts the next time
         assert value == pytest.approx(before[name]["temperature"], rel=1e-3)
-        if found[name]["loss"][1] < found[name]["loss"][0]:
+        if found[name]["error"] > found[name]["chance"][1] and found[name]["loss"][1] < found[name]["loss"][0]:
             assert again[name] == pytest.approx(value * found[name]["temperature"], rel=1e-2)
-    assert loaded.temperatures.keys() == {name for name, one in before.items() if one["loss"][1] < one["loss"][0]}
+    clear = {name for name, one in before.items() if one["error"] > one["chance"][1] and one["share"] < 1}
+    assert loaded.temperatures.keys() == {name for name in clear if before[name]["loss"][1] < before[name]["loss"][0]}
     assert umie("calibrate", "--model", "owner/model", "--data", tmp_path / "dev.jsonl", "--save")[0] == 2
     (tmp_path / "empty.jsonl").write_text('{"text": "Ann", "tasks": []}\n')
     assert "no record is annotated" in umie("calibrate", *options[:2], "--data", tmp_path / "empty.jsonl")[2]

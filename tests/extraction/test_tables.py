@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -121,7 +122,8 @@ def test_bad_rows_are_named_and_rejected(folder, checkpoint):
         ("in.csv", b"", "in.csv:1: the first line must name each column once"),
         ("in.csv", b"text,text\n", "in.csv:1: the first line must name each column once"),
         ("in.csv", b"tweet\nAnn\n", r"in.csv:2: there is no column 'text': name it, e.g. text='tweet'"),
-        ("in.csv", b"text\nAnn\n\xff\xfe\n", "not UTF-8 text"),
+        ("in.csv", b"text\nAnn\n\xff\xfe\n", "in.csv:3: not UTF-8 text"),
+        ("in.csv", b'text,n\nAnn,1\n"hello,2\nBob,3\n', "in.csv:3: not a table .* double those inside"),
         ("in.parquet", b"PAR1 no", "in.parquet: not a readable Parquet file"),
         ("in.csv", b"\x1f\x8b\x08\x00", "in.csv: the file is"),
     ],
@@ -154,6 +156,8 @@ def test_rows_of_a_data_set(extractor):
     assert [record.text for record in records] == ["Saw Deke Roli", "b"]
     assert records[0].image.getpixel((0, 0)) == (255, 0, 0)
     assert [found.text for found in extractor.extract_many(records)] == ["Saw Deke Roli", "b"]
+    (missing,) = records_from_rows([{"text": "a", "image": math.nan, "id": 7}])
+    assert (missing.image, missing.id) == (None, "7")
     for wrong, message in (
         ([{"text": 3}], "row 1: column text is 3: expected a text"),
         ([{"text": "a"}, ["b"]], "row 2: a row is"),

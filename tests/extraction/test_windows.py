@@ -1,7 +1,6 @@
 """Long texts: read in windows, whose items are merged."""
 
 import dataclasses
-import itertools
 
 import hypothesis.strategies as st
 import pytest
@@ -9,46 +8,55 @@ from hypothesis import given
 
 from umie.errors import UmieError
 from umie.extraction import Extractor
-from umie.extraction.windows import OVERLAP, in_window, shifted, windows_of
-from umie.records import Argument, Entity, Event, Record, Relation
+from umie.extraction.windows import OVERLAP, SHORTEST, in_window, shifted, windows_of
+from umie.grounders import Grounder
+from umie.grounders.base import GrounderConfig
+from umie.records import Argument, Entity, Event, Record, Region, Relation
 
-TEXTS = st.text(st.sampled_from("ab. \n中あ!?"), max_size=4000)
+TEXTS = st.one_of(
+    [
+        st.text(st.sampled_from(alphabet), max_size=2000)
+        for alphabet in ("ab. \n中あ!?", "中あ。", "ab-/.", "a  \n\u00a0")
+    ]
+)
 
 
 def fits_in(limit):
     return lambda text: len(text) <= limit
 
 
-@given(TEXTS, st.integers(700, 3000))
+@given(TEXTS, st.integers(140, 1500))
 def test_windows_cover_a_text_once_and_overlap(text, limit):
     windows = windows_of(text, fits_in(limit))
-    assert [windows[0].first, windows[-1].last] == [0, len(text)]
-    for one, following in itertools.pairwise(windows):
-        assert one.last == following.first
-        reach = min(OVERLAP, (one.last - one.first) // 2) // 2
-        assert one.end - one.last >= min(reach, len(text) - one.last)
-        reach = min(OVERLAP, (following.last - following.first) // 2) // 2
-        assert following.first - following.start >= min(reach, following.first)
+    edges = [0, *(edge for one in windows for edge in (one.first, one.last)), len(text)]
+    assert edges == sorted(edges)
+    assert not any(text[end:start].strip() for end, start in zip(edges[::2], edges[1::2], strict=True))  # white space
     for one in windows:
         assert 0 <= one.start <= one.first <= one.last <= one.end <= len(text)
-        assert one.end - one.start <= limit
+        assert one.end - one.start <= limit or one.last - one.first < SHORTEST
+        reach = min(OVERLAP, (one.last - one.first) // 2) // 2
+        assert len(windows) == 1 or one.end - one.last >= min(reach, len(text) - one.last)
+        assert len(windows) == 1 or one.first - one.start >= min(reach, one.first)
+        assert len(windows) == 1 or text[one.first : one.last].strip()
     assert len(windows) == 1 or len(text) > limit
 
 
 @given(TEXTS.filter(str.strip), st.data())
 def test_each_item_belongs_to_one_window_and_comes_back(text, data):
-    windows = windows_of(text, fits_in(700))
+    windows = windows_of(text, fits_in(data.draw(st.integers(140, 700))))
 
     def span():
         start = data.draw(st.integers(0, len(text) - 1))
-        return (start, data.draw(st.integers(start + 1, min(len(text), start + 30))))
+        return (start, data.draw(st.integers(start + 1, min(len(text), start + 15))))
 
-    entities = (Entity("a", span()), Entity("b", span()))
-    event = Event("c", entities[0].span, (Argument("d", entities[0].span),))
-    record = Record(
-        text, entities=entities, events=(event,), relations=(Relation("e", *[one.span for one in entities]),)
-    )
-    parts = [(window, in_window(record, window)) for window in windows]
+    spans = [one for one in (span(), span()) if text[slice(*one)].strip()]
+    entities = tuple(Entity("a", one) for one in dict.fromkeys(spans))
+    events = tuple(Event("c", one.span, (Argument("d", one.span),)) for one in entities[:1])
+    pairs = (Relation("e", entities[0].span, entities[1].span),) if len(entities) == 2 else ()
+    record = Record(text, entities=entities, events=events, relations=pairs)
+    parts = [(window, in_window(record, window, windows[:place])) for place, window in enumerate(windows)]
+    asked = [shifted(one, window.start) for window, part in parts for one in part.relations]
+    assert asked == [one for one in pairs if any(window.contains(one) for window in windows)]  # once
     for name in ("entities", "events"):
         back = [shifted(one, window.start) for window, part in parts for one in getattr(part, name)]
         assert sorted(back, key=repr) == sorted(getattr(record, name), key=repr)
@@ -108,6 +116,37 @@ def test_given_pairs_are_asked_about_in_their_window(extractor, long_text):
     assert [(one.head, one.tail) for one in found.record.relations] == [(pair.head, pair.tail)]
     assert [one.target[:2] for one in found.answers if one.task == "mre"] == [(pair.head, pair.tail)]
     assert not found.entities
+    assert "1 given pairs are in no window together" in found.warnings[0].message
+    entities = (Entity("person", (at, at + 3)), Entity("person", (at + 4, at + 6)))
+    found = extractor.extract(Record(whole, entities=entities), tasks=["mre"])
+    spans = {one.span for one in entities}
+    assert {(one.head, one.tail) for one in found.record.relations} == {(a, b) for a in spans for b in spans if a != b}
+
+
+def test_white_space_is_no_text(extractor):
+    for space in (" ", "\n", "\u00a0"):
+        found = extractor.extract(f"Saw Deke Roli .{space * 3000}Bob", tasks=["mner"])
+        assert {notice.kind for notice in found.warnings} <= {"windows"}
+
+
+class Finder(Grounder):
+    """Shows each phrase in a region whose height is the phrase's length."""
+
+    medium = "image"
+
+    def find(self, source, phrases, known=()):
+        return [[Region((0, 0, 0.1, 0.01 * (1 + len(phrase))))] for phrase in phrases]
+
+
+def test_places_of_a_grounder_stay_with_their_items(extractor, long_text, learned_records):
+    record = next(one for one in learned_records if one.image is not None and one.regions)
+    bare = dataclasses.replace(record, text=long_text[1], entities=(), relations=(), events=())
+    found = extractor.extract(bare, tasks=["mner"], grounders={"image": Finder(GrounderConfig())})
+    assert found.entities
+    for one in found.entities:
+        assert found.regions(one)[-1].box[3] == pytest.approx(0.01 * (1 + len(one.text)))
+        assert found.probability(one) is not None
+        assert found.region_pixels(found.regions(one)[-1]) is not None
 
 
 def test_errors_name_the_line_of_a_long_text(extractor, long_text):

@@ -65,6 +65,7 @@ def calibrate(
     from umie.extraction.calibration import calibrate as calibrated
     from umie.extraction.calibration import judged_items
     from umie.hub import check_saved
+    from umie.processor import UmieProcessor
     from umie.records import no_relation_names
     from umie.registry import load_plugins
     from umie.tasks import ordered
@@ -109,8 +110,9 @@ def calibrate(
         earlier = extractor.processor.temperatures
         helpful = {name: one.temperature * earlier.get(name, 1) for name, one in found.items() if one.helps}
         for name in found.keys() - helpful:
-            print_note(f"note: {name}: a temperature does not help on other records; its probabilities stay")
-        extractor.processor.temperatures = earlier | {name: round(value, 4) for name, value in helpful.items()}
-        extractor.processor.save_pretrained(model)
-        listed = ", ".join(f"{name} {value}" for name, value in extractor.processor.temperatures.items())
+            print_note(f"note: {name}: a temperature does not clearly help on other records; its probabilities stay")
+        processor = UmieProcessor.from_pretrained(model)  # that of the extractor has another policy for images
+        processor.temperatures = earlier | {name: round(value, 4) for name, value in helpful.items()}
+        processor.save_pretrained(model)
+        listed = ", ".join(f"{name} {value}" for name, value in processor.temperatures.items())
         print_line(f"Written: {model}: temperatures: {listed or 'none'}")

@@ -147,6 +147,8 @@ def threshold_of(given: Sequence[str]) -> float | dict[str, float] | None:
     found: dict[str, float] = {}
     for text in given:
         task, equals, value = text.rpartition("=")
+        if task in found:
+            raise UmieError(f"--threshold {text}: there is another one for it: use one")
         try:
             found[task] = float(value)
         except ValueError as error:

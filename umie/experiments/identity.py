@@ -49,6 +49,11 @@ def identity(
     training = config.training.model_dump(mode="json", exclude_defaults=True, exclude=_WITHOUT_EFFECT)
     if training.get("max_steps") == DEFAULT_STEPS:
         del training["max_steps"]
+    if not training.get("initialize_fusion", True):
+        del training["initialize_fusion"]  # as where a fusion has none
+    warm_start = None if config.warm_start is None else config.warm_start.model_dump(mode="json")
+    if warm_start is not None:
+        warm_start["training"]["initialize_fusion"] = bool(warm_start["training"]["initialize_fusion"])
     return {
         "parts": parts,
         "seed": config.seed,
@@ -58,7 +63,7 @@ def identity(
         "instruction": dict(config.wording),
         "training": training,
         "checkpoints": checkpoints,
-        "warm_start": None if config.warm_start is None else config.warm_start.model_dump(mode="json"),
+        "warm_start": warm_start,
         "evaluation": config.evaluation.model_dump(mode="json"),
         "missing_images": config.missing_images,
         **({} if config.images == "own" else {"images": config.images}),

@@ -31,7 +31,7 @@ class Attention:
     """The attention of an item's words: the mean over their tokens and over the heads.
 
     Args:
-        task: the task whose query the text was read with.
+        task: the task whose query the text is read with, with the labels of the checkpoint.
         item: the entity or event.
         span: the words of the entity, or of the trigger.
         weights: by medium as a whole (``image``) and by name of a place (``O1``), 0..1; they sum to 1.
@@ -47,7 +47,8 @@ class Attention:
 def attention_of(extractor: Extracts, found: Extraction) -> list[Attention]:
     """Return the attention from each entity and each trigger to what the model sees.
 
-    Attention says where a fusion looks, and not whether it matters: see ``Extractor.explain`` for that.
+    Attention says where a fusion looks, and not whether it matters: see ``Extractor.explain`` for that. Of a text that
+    is too long for the model, only the items in its first part have it.
 
     Args:
         extractor: the extractor that found them.
@@ -109,7 +110,9 @@ def _characters(
     read = processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     given, wanted = input_ids.tolist(), list(read.input_ids)
     length = min(8, len(wanted))
-    offset = next((at for at in range(len(given)) if given[at : at + length] == wanted[:length]), 0)
+    offset = next((at for at in range(len(given)) if given[at : at + length] == wanted[:length]), None)
+    if offset is None:
+        raise UmieError("the words of the text are not among the tokens of the query as they are read: no attention")
     shown = len(given) - offset  # the text may be truncated
     return offset, [(start - len(before), end - len(before)) for start, end in read.offset_mapping[:shown]]
 

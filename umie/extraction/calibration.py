@@ -29,8 +29,12 @@ class Judged(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """The items whose probability is in a range: their number, mean probability, share that is right, 95% interval."""
+    """The items whose probability is in a range: its place, from 0, their number, and what is known of them.
 
+    These are their mean probability, the share that is right, and its 95% interval.
+    """
+
+    place: int
     number: int
     probability: float
     share: float
@@ -69,8 +73,8 @@ class Calibration:
 
     @property
     def helps(self) -> bool:
-        """Whether the temperature makes the probabilities of other records more likely."""
-        return self.loss[1] < self.loss[0]
+        """Whether a temperature is worth it: the error is more than chance, and less on other records with it."""
+        return self.error > self.chance[1] and self.loss[1] < self.loss[0] and 0 < self.share < 1
 
 
 def judged_items(
@@ -149,7 +153,7 @@ def bins_of(values: Any, right: Any) -> Iterator[Bin]:
         z = 1.96
         middle = (share + z * z / (2 * number)) / (1 + z * z / number)
         reach = z / (1 + z * z / number) * math.sqrt(share * (1 - share) / number + z * z / (4 * number**2))
-        yield Bin(number, float(values[own].mean()), share, middle - reach, middle + reach)
+        yield Bin(int(place), number, float(values[own].mean()), share, middle - reach, middle + reach)
 
 
 def fit_temperature(values: Any, right: Any) -> float:

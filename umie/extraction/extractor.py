@@ -374,10 +374,10 @@ class Extractor:
             for index, record in enumerate(records):
                 windows = windows_of(record.text, partial(self._fits, record, built))
                 waiting.append((record, windows))
-                for window in windows:
+                for position, window in enumerate(windows):
                     indices[number] = index
                     number += 1
-                    yield record if len(windows) == 1 else in_window(record, window)
+                    yield record if len(windows) == 1 else in_window(record, window, windows[:position])
 
         where = None if place is None else lambda number: place(indices[number])
         found = self._stream(parts(), names, built, notices, where, grounders)
@@ -392,8 +392,8 @@ class Extractor:
 
     def _fits(self, record: Record, built: Mapping[str, Task[Any]], text: str) -> bool:
         """Return whether a part of a record's text fits into the input of each task."""
-        if len(text) < self.processor.max_input_tokens // 4:  # instructions take less than three quarters
-            return True
+        if len(text) < self.processor.max_input_tokens // 4 or text.isspace():
+            return True  # instructions take less than three quarters
         some = (0, min(_ROOM, len(text)))  # instructions repeat the words of a pair or of an event
         asked: dict[str, Any] = {"relations": (Relation("none", some, some),), "entities": (), "events": ()}
         bare = replace(record, text=f"{text} {text[: some[1]]}", gold=None, tasks=None, **asked)

@@ -122,8 +122,11 @@ class Extraction:
         """Return the probability of an item, or of an argument of an event; None if the model did not report it."""
         if isinstance(item, Event):
             item = replace(item, arguments=() if argument is None else (argument,))
-        found = (value for answer in self.answers for one, value in answer.probabilities if one == item)
-        return max(found, default=None)
+        every = [(one, value) for answer in self.answers for one, value in answer.probabilities]
+        exact = [value for one, value in every if one == item]
+        if not exact:  # a grounder found its places later
+            exact = [value for one, value in every if _without_places(one) == _without_places(item)]
+        return max(exact, default=None)
 
     def region(self, argument: Argument) -> Region | None:
         """Return the first region of an argument, its box relative to the image (0..1), or None if it has none."""
@@ -203,6 +206,19 @@ class Extraction:
     def _probability(self, *item: Any) -> dict[str, float]:
         probability = self.probability(*item)
         return {} if probability is None else {"probability": round(probability, 4)}
+
+
+def _without_places(item: Any) -> Any:
+    """Return an item without the places of what has words."""
+    nowhere: dict[str, Any] = {"regions": (), "tracks": (), "segments": ()}
+    if isinstance(item, Relation):
+        ends: dict[str, Any] = {"head_places": item.head, "tail_places": item.tail}
+        changed: dict[str, Any] = {name: Places() for name, span in ends.items() if span is not None}
+        return replace(item, **changed)
+    if isinstance(item, Event):
+        arguments = tuple(_without_places(one) for one in item.arguments)
+        return replace(item, arguments=arguments, **(nowhere if item.trigger is not None else {}))
+    return item if item.span is None else replace(item, **nowhere)
 
 
 def _pixels(box: Box, size: tuple[int, int] | None) -> PixelBox | None:

@@ -12,7 +12,7 @@ from typing import IO, Any
 from PIL import Image
 
 from umie.errors import UmieError, at, check_keys, check_kind, import_extra, shown
-from umie.files import MAX_LINE, check_content, open_regular
+from umie.files import MAX_LINE, check_content, open_regular, stream_lines
 from umie.images import limited_pixels, open_format
 from umie.records import MEDIA, Record
 from umie.records.jsonl import KEYS
@@ -85,15 +85,16 @@ def record_of_row(row: Mapping[str, Any], columns: Mapping[str, str], folder: st
         raise UmieError(f"there is no column {columns['text']!r}: name it, e.g. text={shown(next(iter(row), 'tweet'))}")
     values = {field: row.get(column) for field, column in columns.items()}
     text, media = values["text"], {medium: values[medium] for medium in MEDIA}
+    text = None if text != text else text  # NaN: a missing value of a data frame
     if not isinstance(text, str | None):
         raise UmieError(f"column {columns['text']} is {shown(text)}: expected a text")
     found: dict[str, Any] = {}
     for medium, value in media.items():
-        if value is None or value == "":
+        if value is None or value != value or value == "":  # NaN: a missing value of a data frame
             continue
         if medium == "image":
             value = _image(value, columns["image"])
-        if not isinstance(value, str | Image.Image):
+        if not isinstance(value, str | (bytes | Image.Image if medium == "image" else str)):
             raise UmieError(f"column {columns[medium]} is {shown(value)}: expected the path of a file")
         found[medium] = value
     number = values["id"]
@@ -108,7 +109,7 @@ def other_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[st
 
 
 def _image(value: Any, column: str) -> Any:
-    """Return an image in the bytes of a file, which is decoded when it is needed; other values as they are."""
+    """Return the bytes of an image file, after a look at its header, or what else is given."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, Path):
@@ -117,28 +118,30 @@ def _image(value: Any, column: str) -> Any:
         return value
     try:
         check_content(bytes(value[:64]))
-        with limited_pixels():
-            return open_format(io.BytesIO(bytes(value)))
+        with limited_pixels(), open_format(io.BytesIO(value)):
+            return bytes(value)
     except Exception as error:  # PIL raises nearly anything
         raise UmieError(f"column {column}: not a readable image ({error})") from error
 
 
 def _csv_rows(file: IO[bytes], source: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any] | UmieError]]:
     csv.field_size_limit(MAX_LINE)
-    line = 1
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    line = 0
+
+    def lines() -> Iterator[str]:
+        for number, text in stream_lines(file, str(source)):
+            if isinstance(text, UmieError):  # the rows around it cannot be told apart
+                raise UmieError(f"{source}:{number}: {text}")
+            yield f"{text}\n"
+
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
     try:
-        reader = csv.reader(text, delimiter=delimiter)
         header = next(reader, None)
         if not header or len(set(header)) != len(header):
             raise UmieError(f"{source}:1: the first line must name each column once, e.g. text{delimiter}image")
         while True:
             line = reader.line_num + 1
-            try:
-                values = next(reader, None)
-            except csv.Error as error:
-                yield line, UmieError(f"not a row of a table ({error})")
-                continue
+            values = next(reader, None)
             if values is None:
                 return
             if not values:
@@ -147,10 +150,11 @@ def _csv_rows(file: IO[bytes], source: Path, delimiter: str) -> Iterator[tuple[i
                 yield line, UmieError(f"has {len(values)} columns, and the header {len(header)}: quote the delimiter")
                 continue
             yield line, dict(zip(header, values, strict=True))
-    except UnicodeDecodeError as error:
-        raise UmieError(f"{source}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
-    finally:
-        text.detach()  # the caller closes the file
+    except csv.Error as error:  # a quote that is not closed may have swallowed any number of rows
+        raise UmieError(
+            f"{source}:{line or 1}: not a table ({error}): put a field that begins with a quote in quotes, and double "
+            "those inside"
+        ) from error
 
 
 def _parquet_rows(source: Path) -> Iterator[tuple[int, dict[str, Any] | UmieError]]:

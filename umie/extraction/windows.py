@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
-from umie.records import Entity, Event, Record, Relation, Span
+from umie.records import MEDIA, Argument, Entity, Event, Medium, Record, Relation, Span
+from umie.records.places import PLACES
 
 OVERLAP = 160  # characters on each side of a border, so that no item at a border is cut in both windows
 SHORTEST = 64  # a window of fewer characters is not split
@@ -20,7 +21,8 @@ _BREAKS = (re.compile(r"[.!?。！？…][\"'”’)\]]*\s*|\n+"), re.compile(r"
 class Window:
     """A part of a text: what the model reads, and within it the characters whose items count.
 
-    An item belongs to the window in which it begins; what is around it is only context.
+    An item belongs to the window in which it begins; what is around it is only context. A relation belongs to the first
+    window that contains both of its ends.
     """
 
     start: int
@@ -33,11 +35,15 @@ class Window:
         starts = [span[0] + self.start for span in _spans(item)]
         return self.first <= min(starts) < self.last if starts else self.first == 0
 
+    def contains(self, item: Any) -> bool:
+        """Return whether all words of an item of the whole text are in what the model reads."""
+        return all(self.start <= start and end <= self.end for start, end in _spans(item))
+
 
 def windows_of(text: str, fits: Callable[[str], bool]) -> list[Window]:
     """Return the windows of a text, each of which fits; one, if the whole text does.
 
-    Borders are at ends of sentences, else between words, near the middle of what does not fit.
+    Borders are at ends of sentences, else between words, near the middle of what does not fit. White space has none.
 
     Args:
         text: the text.
@@ -47,49 +53,112 @@ def windows_of(text: str, fits: Callable[[str], bool]) -> list[Window]:
 
     def add(first: int, last: int) -> None:
         reach = min(OVERLAP, (last - first) // 2)
-        start, end = _word_start(text, first - reach), _word_end(text, last + reach)
+        start = min(first, _word_start(text, first - reach, reach // 2))
+        end = max(last, _word_end(text, last + reach, reach // 2))
         middle = _border(text, first, last)
         if middle is None or last - first < SHORTEST or fits(text[start:end]):
-            found.append(Window(start, end, first, last))
+            if not text[first:last].isspace():
+                found.append(Window(start, end, first, last))
         else:
             add(first, middle)
             add(middle, last)
 
     add(0, len(text))
-    return found
+    return found or [Window(0, len(text), 0, len(text))]
 
 
-def in_window(record: Record, window: Window) -> Record:
-    """Return the part of a record in a window: its text, and the items that begin in it and are all in the window."""
+def in_window(record: Record, window: Window, earlier: Sequence[Window] = ()) -> Record:
+    """Return the part of a record in a window: its text, and the items that belong to it and are all in it.
 
-    def moved(items: Sequence[Any]) -> tuple[Any, ...]:
-        inside = [one for one in items if all(window.start <= a and b <= window.end for a, b in _spans(one))]
-        own = [shifted(one, -window.start) for one in inside]
-        return tuple(one for one in own if window.owns(one))
+    ``earlier`` are the windows before it, to which a pair may belong.
+    """
 
-    parts: dict[str, Any] = {name: moved(getattr(record, name)) for name in ("entities", "relations", "events")}
+    def belongs(item: Any) -> bool:
+        if not window.contains(item):
+            return False
+        if isinstance(item, Relation):
+            return not any(one.contains(item) for one in earlier)
+        return window.owns(shifted(item, -window.start))
+
+    parts: dict[str, Any] = {
+        name: tuple(shifted(one, -window.start) for one in getattr(record, name) if belongs(one))
+        for name in ("entities", "relations", "events")
+    }
     return replace(record, text=record.text[window.start : window.end], gold=None, **parts)
 
 
 def merged(record: Record, windows: Sequence[Window], found: Sequence[Extraction]) -> Extraction:
     """Return the extractions of the windows of a record as one, with offsets into its text."""
-    items: dict[str, dict[Any, None]] = {"entities": {}, "relations": {}, "events": {}}
+    first = found[0]
+    places: dict[Medium, list[Any]] = {medium: list(record.places(medium)) for medium in MEDIA}
+    entities: dict[Entity, None] = {}
+    relations: dict[Any, list[Relation]] = {}  # by pair, those of the first window that was asked about it
+    events: dict[Any, tuple[Event, dict[Argument, None]]] = {}  # by type, trigger and places
     answers: list[ExtractionAnswer] = []
     for window, one in zip(windows, found, strict=True):
-        for name, own in items.items():
-            own |= {shifted(item, window.start): None for item in getattr(one.record, name) if window.owns(item)}
-        answers += [_shifted_answer(answer, window) for answer in one.answers]
-    answers = [one for one in answers if _is_asked(record, one.task, one.target, found[0].record.tasks)]
-    for name, task in (("relations", "mre"), ("events", "meae")):
-        items[name] = {one: None for one in items[name] if _is_asked(record, task, one, found[0].record.tasks)}
-    first = found[0]
+        own = _with_all_places(one.record, record, places)
+        renamed = _pairs_of_items(one.record, own)
+        entities |= {shifted(item, window.start): None for item in own.entities if window.owns(item)}
+        pairs: dict[Any, list[Relation]] = {}
+        for relation in own.relations:
+            moved = shifted(relation, window.start)
+            pairs.setdefault((moved.head, moved.tail, moved.head_places, moved.tail_places), []).append(moved)
+        new = {pair: own for pair, own in pairs.items() if pair not in relations}
+        relations |= new
+        for event in own.events:
+            if window.owns(event):
+                moved = shifted(event, window.start)
+                _, arguments = events.setdefault((moved.type, moved.trigger, moved.places), (moved, {}))
+                arguments |= dict.fromkeys(moved.arguments)
+        for answer in one.answers:
+            answers += _moved_answers(answer, window, renamed, {pair[:2] for pair in new})
+    kept: dict[str, Any] = {
+        "entities": tuple(sorted(entities, key=_place)),
+        "relations": tuple(sorted((one for own in relations.values() for one in own), key=_place)),
+        "events": tuple(sorted((replace(one, arguments=tuple(more)) for one, more in events.values()), key=_place)),
+    }
+    for name in ("relations", "events"):
+        kept[name] = tuple(one for one in kept[name] if _is_asked(record, first.record, kept, one))
     bare = replace(first.record, text=record.text, entities=(), relations=(), events=())
+    kept |= {kind: tuple(places[medium]) for medium, kind in PLACES.items()}
     notices = dict.fromkeys(notice for one in found for notice in one.warnings)
     message = f"the text is too long for the model, and was read in {len(windows)} windows"
-    whole: dict[str, Any] = {name: tuple(sorted(own, key=_place)) for name, own in items.items()}
+    unasked = sum(not any(window.contains(pair) for window in windows) for pair in record.relations)
+    message += f"; {unasked} given pairs are in no window together, and were not asked about" if unasked else ""
+    sizes = (one.image_size for one in found if one.image_size is not None)
     return replace(
-        first, record=replace(bare, **whole), warnings=(Notice("windows", message), *notices), answers=tuple(answers)
+        first,
+        record=replace(bare, **kept),
+        warnings=(Notice("windows", message), *notices),
+        answers=tuple(one for one in answers if _is_asked(record, first.record, kept, one.target)),
+        image_size=next(sizes, None),
+        more_image_sizes=max((one.more_image_sizes for one in found), key=len),
+        video_size=next((one.video_size for one in found if one.video_size is not None), None),
     )
+
+
+def _with_all_places(found: Record, given: Record, places: dict[Medium, list[Any]]) -> Record:
+    """Return a record that refers to all places of a medium: those that a grounder found in this window are added."""
+    for medium, known in places.items():
+        own, number = found.places(medium), len(given.places(medium))
+        moved = {index: index if index < number else len(known) + index - number for index in range(len(own))}
+        known += own[number:]
+        if len(known) != len(own):
+            found = found.regrounded(medium, known, moved)
+    return found
+
+
+def _pairs_of_items(before: Record, after: Record) -> dict[Any, Any]:
+    """Return the items of a record by those that they were before their places had other numbers."""
+    found: dict[Any, Any] = {}
+    for name in ("entities", "relations", "events"):
+        for old, new in zip(getattr(before, name), getattr(after, name), strict=True):
+            found[old] = new
+            if isinstance(old, Event):
+                for one, other in zip(old.arguments, new.arguments, strict=True):
+                    found[replace(old, arguments=(one,))] = replace(new, arguments=(other,))
+                found[replace(old, arguments=())] = replace(new, arguments=())
+    return found
 
 
 def shifted(item: Any, offset: int) -> Any:
@@ -110,19 +179,35 @@ def shifted(item: Any, offset: int) -> Any:
     return item
 
 
-def _is_asked(record: Record, task: str, target: Any, tasks: Sequence[str] | None) -> bool:
-    """Return False for what was asked about only because no given pair or event begins in the window."""
-    if task == "mre" and record.relations and target is not None:
-        pair = (target.head, target.tail) if isinstance(target, Relation) else target[:2]
+def _is_asked(record: Record, found: Record, kept: Mapping[str, Any], item: Any) -> bool:
+    """Return False for what was asked about only because nothing that was given begins in its window.
+
+    ``item`` is a relation, an event, or the target of an answer: a pair or an event.
+    """
+    tasks = found.tasks or ()
+    if isinstance(item, Event):
+        triggers = {one.trigger for one in record.events}
+        return not triggers or "med" in tasks or item.trigger in triggers
+    if not isinstance(item, Relation | tuple) or isinstance(item, Entity):
+        return True
+    pair = (item.head, item.tail) if isinstance(item, Relation) else item[:2]
+    if record.relations:
         return pair in {(one.head, one.tail) for one in record.relations}
-    if task == "meae" and record.events and "med" not in (tasks or ()) and target is not None:
-        return target.trigger in {one.trigger for one in record.events}
-    return True
+    ends = kept["entities"] if "mner" in tasks else record.entities
+    return not ends or all(span is None or span in {one.span for one in ends} for span in pair)
 
 
-def _shifted_answer(answer: ExtractionAnswer, window: Window) -> ExtractionAnswer:
-    own = tuple((shifted(item, window.start), value) for item, value in answer.probabilities if window.owns(item))
-    return replace(answer, target=shifted(answer.target, window.start), probabilities=own)
+def _moved_answers(
+    answer: ExtractionAnswer, window: Window, renamed: Mapping[Any, Any], pairs: Collection[Any]
+) -> Iterator[ExtractionAnswer]:
+    """Yield an answer with offsets into the whole text, unless an earlier window was asked about the same pair."""
+    target = shifted(answer.target, window.start)
+    if isinstance(target, tuple) and target[:2] not in pairs:
+        return
+    own = [(renamed.get(item, item), value) for item, value in answer.probabilities]
+    kept = ((item, value) for item, value in own if isinstance(item, Relation) or window.owns(item))
+    moved = tuple((shifted(item, window.start), value) for item, value in kept)
+    yield replace(answer, target=target, probabilities=moved)
 
 
 def _spans(item: Any) -> list[Span]:
@@ -151,17 +236,17 @@ def _border(text: str, first: int, last: int) -> int | None:
     return None
 
 
-def _word_start(text: str, at: int) -> int:
-    """Return the start of a word at or a little after a character."""
+def _word_start(text: str, at: int, most: int) -> int:
+    """Return the start of a word at or at most some characters after a character."""
     if at <= 0:
         return 0
-    found = re.compile(r"\s\S").search(text, max(0, at - 1), at + OVERLAP // 2)
+    found = re.compile(r"\s\S").search(text, max(0, at - 1), at + most)
     return at if found is None else found.start() + 1
 
 
-def _word_end(text: str, at: int) -> int:
-    """Return the end of a word at or a little before a character."""
+def _word_end(text: str, at: int, most: int) -> int:
+    """Return the end of a word at or at most some characters before a character."""
     if at >= len(text):
         return len(text)
-    back = re.compile(r"\s").search(text[max(0, at - OVERLAP // 2) : at + 1][::-1])
+    back = re.compile(r"\s").search(text[max(0, at - most) : at + 1][::-1])
     return at if back is None else at - back.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -192,6 +193,7 @@ def _start(
     """Load the model of a process; its error is raised with the first window."""
     global _names, _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the main process, which ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(threads)
     _names = names
@@ -201,6 +203,14 @@ def _start(
         _worker = Worker(Extractor.from_pretrained(model, device=device, **options), asked)
     except UmieError as error:
         _worker = error
+
+
+def _end_with_parent() -> None:
+    """End this process with the one that started it, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _outcomes(window: Sequence[SourceLine]) -> list[Outcome]:

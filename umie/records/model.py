@@ -149,7 +149,7 @@ class Record:
 
     Args:
         text: the text; it may be empty only if there is an image, a sound or a video.
-        image: file name or path of the first image (stored as a string), a PIL image, or None.
+        image: file name or path of the first image (stored as a string), a PIL image, the bytes of a file, or None.
         regions: regions of the images.
         entities: typed spans (MNER).
         relations: typed pairs of spans, including unrelated ones (MRE).
@@ -173,7 +173,7 @@ class Record:
     """
 
     text: str
-    image: str | Path | Image | None = None
+    image: str | Path | Image | bytes | None = None
     regions: tuple[Region, ...] = ()
     entities: tuple[Entity, ...] = ()
     relations: tuple[Relation, ...] = ()
@@ -189,7 +189,7 @@ class Record:
     segments: tuple[Segment, ...] = ()
     tracks: tuple[Track, ...] = ()
     gold: Record | None = None
-    more_images: tuple[str | Path | Image, ...] = ()
+    more_images: tuple[str | Path | Image | bytes, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):

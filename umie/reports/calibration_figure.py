@@ -33,7 +33,7 @@ def draw_calibration(found: Mapping[str, Calibration], path: str | Path, *, vect
         title = f"{task.upper()}: {one.items:,} items, ECE {one.error:.3f} and {one.error_after:.3f}"
         clean_axes(top, title=title, y="share that is right" if column == 0 else "")
         edges = [(place + 0.5) / NUM_BINS for place in range(NUM_BINS)]
-        numbers = {min(int(own.probability * NUM_BINS), NUM_BINS - 1): own.number for own in one.bins}
+        numbers = {own.place: own.number for own in one.bins}
         bottom.bar(edges, [numbers.get(place, 0) for place in range(NUM_BINS)], 0.92 / NUM_BINS, color=LIGHT_BLUE)
         clean_axes(bottom, title="", x="probability of the item", y="items" if column == 0 else "")
     add_legend(figure, columns=1 if len(found) == 1 else 3)

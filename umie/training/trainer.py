@@ -286,3 +286,4 @@ def load_weights(model: Any, checkpoint: Path) -> None:
     if others:
         raise UmieError(f"{checkpoint} belongs to another model: {', '.join(sorted(others)[:3])} do not match")
     check_finite(model, checkpoint)
+    model.is_trained = True

@@ -171,7 +171,7 @@ def _read_table(path: Path, unit: Unit | None) -> tuple[dict[str, Any], Unit]:
 
 def _path_of(image: ImageSource) -> Path | None:
     path = getattr(image, "filename", None) if isinstance(image, Image.Image) else image
-    return Path(path) if path else None
+    return Path(path) if path and not isinstance(path, bytes) else None
 
 
 def _reason(error: BoxError) -> str:

@@ -205,7 +205,9 @@ def test_no_pixels():
 
 
 def test_neither_image_nor_path():
-    with pytest.raises(UmieError, match="expected a PIL image or a path, not bytes"):
+    with pytest.raises(UmieError, match="expected a PIL image or a path, not int"):
+        open_image(3)
+    with pytest.raises(UmieError, match="image: not a readable image"):  # the bytes of a file, not its name
         open_image(b"image.png")
 
 

@@ -106,7 +106,9 @@ def calibrate(
 
         draw_calibration(found, figure)
         print_line(f"Written: {figure}")
-    if save:
+    if save and not any(one.helps for one in found.values()):
+        print_note(f"note: {model} stays as it is: no temperature clearly helps on other records")
+    elif save:
         earlier = extractor.processor.temperatures
         helpful = {name: one.temperature * earlier.get(name, 1) for name, one in found.items() if one.helps}
         for name in found.keys() - helpful:

@@ -76,7 +76,8 @@ def extract(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSONL file to write.")] = None,
     details: Annotated[
-        Path | None, typer.Option(help="Also write places in pixels and seconds, gates and warnings to this file.")
+        Path | None,
+        typer.Option(help="Also write probabilities, places in pixels and seconds, gates and warnings to this file."),
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Directory of the media of --input; by default its own directory.")

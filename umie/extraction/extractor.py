@@ -125,6 +125,9 @@ class Extractor:
         self.model = model.eval()
         self.processor = copy.copy(processor)
         self.processor.counts, self.processor.unreadable = Counter(), {}
+        # long texts are read in windows, or reported: the warning of transformers would say that there is an error
+        known = getattr(processor.tokenizer, "deprecation_warnings", {})
+        known["sequence-length-is-longer-than-the-specified-maximum"] = True
         self.processor.missing_images = IMAGE_POLICIES[0]  # the processor raises; encode_images applies the policy
         self.batch_size = batch_size
         self.constrained = constrained
@@ -327,7 +330,11 @@ class Extractor:
         names = all_tasks.ordered(tasks if tasks is not None else trained or None)
         needed = all_tasks.with_sources(names)
         built = {name: self.processor.task(name) for name in needed}
-        notices = []
+        notices = [
+            Notice("labels", f"{name}: the checkpoint was not trained on this task")
+            for name in names
+            if trained and name not in trained
+        ]
         for name, given in (labels or {}).items():
             if name not in built:
                 raise UnknownNameError("task in labels:", name, needed)

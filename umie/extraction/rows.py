@@ -81,8 +81,7 @@ def record_of_row(row: Mapping[str, Any], columns: Mapping[str, str], folder: st
     Raises:
         UmieError: the column of the text is missing, or a value is of another kind.
     """
-    if columns["text"] not in row and not any(columns[medium] in row for medium in MEDIA):
-        raise UmieError(f"there is no column {columns['text']!r}: name it, e.g. text={shown(next(iter(row), 'tweet'))}")
+    check_columns(row, columns)
     values = {field: row.get(column) for field, column in columns.items()}
     text, media = values["text"], {medium: values[medium] for medium in MEDIA}
     text = None if text != text else text  # NaN: a missing value of a data frame
@@ -100,6 +99,16 @@ def record_of_row(row: Mapping[str, Any], columns: Mapping[str, str], folder: st
     number = values["id"]
     record = Record(text or "", id=None if number is None or number == "" else str(number), **found)
     return replace(record, image_folder=folder)
+
+
+def check_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> None:
+    """Raise UmieError unless a row has the column of the text or of a medium."""
+    if columns["text"] not in row and not any(columns[medium] in row for medium in MEDIA):
+        names = ", ".join(map(str, row))
+        raise UmieError(
+            f"there is no column {columns['text']!r} for the text, only: {names}; name it with --column text=COLUMN, "
+            "columns={'text': COLUMN} (columns are separated by commas in .csv, and by tabs in .tsv)"
+        )
 
 
 def other_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:

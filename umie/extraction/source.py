@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from umie.errors import UmieError, at
-from umie.extraction.rows import ENDINGS, columns_of, other_columns, plain, read_rows, record_of_row
+from umie.extraction.rows import ENDINGS, check_columns, columns_of, other_columns, plain, read_rows, record_of_row
 from umie.files import bounded_lines, json_text, stream_lines
 from umie.records import MEDIA, Record
 from umie.records.jsonl import KEYS, parse_line, record_from_json
@@ -45,7 +45,12 @@ def read_items(source: Path, images: Path | None, columns: Mapping[str, str] | N
     folder = str(source.parent if images is None else images)
     if source.suffix.lower() in ENDINGS:
         names = columns_of(columns)
+        is_first = True
         for number, row in read_rows(source):
+            if is_first and not isinstance(row, UmieError):
+                is_first = False
+                with at(str(source)):  # whatever is done with bad lines
+                    check_columns(row, names)
             yield SourceLine(number, error=row) if isinstance(row, UmieError) else _row_item(number, row, names, folder)
         return
     if columns:

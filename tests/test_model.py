@@ -210,7 +210,10 @@ def test_a_directory_that_cannot_be_loaded(build, tmp_path, fault):
 
 
 @pytest.mark.parametrize("name", ["typo", "./owner/model", "../model", "~/model", "/no/model", "owner/model/", "a/b/c"])
-def test_a_name_that_is_not_a_directory_is_an_error_without_the_network(monkeypatch, name):
+def test_a_name_that_is_not_a_directory_is_an_error_without_the_network(monkeypatch, tmp_path, name):
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")  # so that nothing next to the repository counts
+
     def fail(*args, **kwargs):
         raise AssertionError("transformers was called")
 

@@ -40,7 +40,9 @@ def write_input(data: Path, path: Path, lines: int, bad: int) -> int:
 
 def run(command: list[str], part: Path, stop_at: int | None) -> list[tuple[int, int]]:
     """Run the command until it ends or has written a number of lines; return lines and memory, in bytes, by time."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    log = part.with_name("errors.txt")  # a pipe that nobody reads would fill up
+    with log.open("wb") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
     watched, found, written, offset = psutil.Process(process.pid), [], 0, 0
     while process.poll() is None:
         time.sleep(0.5)
@@ -58,9 +60,8 @@ def run(command: list[str], part: Path, stop_at: int | None) -> list[tuple[int, 
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return found
-    errors = process.stderr.read().decode() if process.stderr else ""
     if process.returncode:
-        sys.exit(errors)
+        sys.exit(log.read_text())
     return found
 
 

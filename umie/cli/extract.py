@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from umie.extraction.result import PixelBox
     from umie.records import Argument, Places, Record, Region, Segment, Span, Track
 
-PLACE = "pixels, seconds"  # the column of places
+PLACE, PROBABILITY = "pixels, seconds", "probability"  # columns
 
 
 def extract(
@@ -420,13 +420,18 @@ def _track(text: str) -> Track:
 
 def show_extraction(found: Extraction) -> None:
     """Print a table for each kind of item, and the gate of each task."""
+
+    def probability(*item: Any) -> str:
+        value = found.probability(*item)
+        return "" if value is None else f"{value:.2f}"
+
     record = found.record
     if found.entities:
         entities = [
-            (item.type, *_mention(record, item.span, item.places), _where(found, item.places))
+            (item.type, *_mention(record, item.span, item.places), _where(found, item.places), probability(item))
             for item in found.entities
         ]
-        _show("Entities", ("type", "text or place", "characters", PLACE), entities)
+        _show("Entities", ("type", "text or place", "characters", PLACE, PROBABILITY), entities)
     if found.relations:
         relations = []
         for item in found.relations:
@@ -434,17 +439,17 @@ def show_extraction(found: Extraction) -> None:
             tail, tail_offsets = _mention(record, item.tail, item.tail_places)
             where = filter(None, (_where(found, places) for places in (item.head_places, item.tail_places)))
             offsets = filter(None, (head_offsets, tail_offsets))
-            relations.append((head, item.type, tail, ", ".join(offsets), "; ".join(where)))
-        _show("Relations", ("head", "type", "tail", "characters", PLACE), relations)
+            relations.append((head, item.type, tail, ", ".join(offsets), "; ".join(where), probability(item)))
+        _show("Relations", ("head", "type", "tail", "characters", PLACE, PROBABILITY), relations)
     if found.events:
         rows: list[tuple[str, ...]] = []
         for event in found.events:
             trigger = ("(in the image)" if record.media == ("image",) else "(not in the text)", "")
             if event.trigger is not None or event.places:
                 trigger = _mention(record, event.trigger, event.places)
-            rows.append((event.type, "", *trigger, _where(found, event.places)))
-            rows += [("", argument.role, *_filler(found, argument)) for argument in event.arguments]
-        _show("Events", ("event", "role", "text or place", "characters", PLACE), rows)
+            rows.append((event.type, "", *trigger, _where(found, event.places), probability(event)))
+            rows += [("", one.role, *_filler(found, one), probability(event, one)) for one in event.arguments]
+        _show("Events", ("event", "role", "text or place", "characters", PLACE, PROBABILITY), rows)
     if not (found.entities or found.relations or found.events):
         print_line("Nothing was found.")
     gates = [f"{task} {gate:+.3f}" for task, gate in found.gate.items() if gate is not None]

@@ -348,9 +348,10 @@ class Extractor:
         notices += [Notice("no relation", doubt(label)) for label in doubtful_labels(labels_of_pairs)]
         found = self.grounders if grounders is None else self._grounders(grounders)
         records = map(partial(_as_record, urls=self.urls), items)
+        stream = partial(self._stream, names=names, built=built, notices=notices, grounders=found)
         if self.long_texts == LONG_TEXTS[1]:
-            return self._stream(records, names, built, notices, place, found)
-        return self._in_windows(records, names, built, notices, place, found)
+            return stream(records, place)
+        return self._in_windows(records, place, partial(self._fits, list(built.values())), stream)
 
     def _grounders(self, given: Grounders | None) -> dict[Medium, Grounder]:
         """Return grounders; those that are given by names and options are built once."""
@@ -366,20 +367,18 @@ class Extractor:
     def _in_windows(
         self,
         records: Iterator[Record],
-        names: tuple[str, ...],
-        built: Mapping[str, Task[Any]],
-        notices: Sequence[Notice],
         place: Callable[[int], str] | None,
-        grounders: Mapping[Medium, Grounder],
+        fits: Callable[[Record, str], bool],
+        stream: Callable[[Iterator[Record], Callable[[int], str] | None], Iterator[Extraction]],
     ) -> Iterator[Extraction]:
-        """Extract from a stream of records whose long texts are split into windows."""
+        """Extract, by ``stream``, from records whose long texts are split into windows."""
         waiting: deque[tuple[Record, list[Window]]] = deque()  # records whose windows are being extracted from
         indices: dict[int, int] = {}  # of records, by those of their windows
 
         def parts() -> Iterator[Record]:
             number = 0
             for index, record in enumerate(records):
-                windows = windows_of(record.text, partial(self._fits, record, built))
+                windows = windows_of(record.text, partial(fits, record))
                 waiting.append((record, windows))
                 for position, window in enumerate(windows):
                     indices[number] = index
@@ -387,7 +386,7 @@ class Extractor:
                     yield record if len(windows) == 1 else in_window(record, window, windows[:position])
 
         where = None if place is None else lambda number: place(indices[number])
-        found = self._stream(parts(), names, built, notices, where, grounders)
+        found = stream(parts(), where)
         number = 0
         for first in found:
             record, windows = waiting.popleft()
@@ -397,7 +396,7 @@ class Extractor:
                 number += 1
             yield first if len(own) == 1 else merged(record, windows, own)
 
-    def _fits(self, record: Record, built: Mapping[str, Task[Any]], text: str) -> bool:
+    def _fits(self, tasks: Sequence[Task[Any]], record: Record, text: str) -> bool:
         """Return whether a part of a record's text fits into the input of each task."""
         if len(text) < self.processor.max_input_tokens // 4 or text.isspace():
             return True  # instructions take less than three quarters
@@ -405,7 +404,7 @@ class Extractor:
         asked: dict[str, Any] = {"relations": (Relation("none", some, some),), "entities": (), "events": ()}
         bare = replace(record, text=f"{text} {text[: some[1]]}", gold=None, tasks=None, **asked)
         before = self.processor.counts["truncated_inputs"]
-        for task in built.values():
+        for task in tasks:
             for query in task.queries(bare):
                 self.processor.encode_query(bare, query, task)
         return self.processor.counts["truncated_inputs"] == before
@@ -413,10 +412,11 @@ class Extractor:
     def _stream(
         self,
         records: Iterator[Record],
+        place: Callable[[int], str] | None,
+        *,
         names: tuple[str, ...],
         built: Mapping[str, Task[Any]],
         notices: Sequence[Notice],
-        place: Callable[[int], str] | None,
         grounders: Mapping[Medium, Grounder],
     ) -> Iterator[Extraction]:
         done = 0

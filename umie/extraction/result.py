@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any, NamedTuple, TypeAlias
@@ -13,6 +14,7 @@ from umie.records import (
     Box,
     Entity,
     Event,
+    Medium,
     Places,
     Record,
     Region,
@@ -164,12 +166,7 @@ class Extraction:
         Of the places that show an item, there are ``boxes`` of regions, relative and in ``pixels`` (of the only region
         of an argument ``box``), ``seconds`` of segments, and ``paths`` of tracks with their ``times`` and ``pixels``.
         """
-        # what is in memory has no name
-        names = {
-            medium: [one if isinstance(one, str) else "in memory" for one in self.record.of(medium)] for medium in MEDIA
-        }
-        first: dict[str, Any] = {medium: names[medium][0] for medium in self.record.media}
-        record = replace(self.record, **first, more_images=tuple(names["image"][1:]))
+        record = with_named_media(self.record, lambda medium: "in memory")
         data: dict[str, Any] = json.loads(record_to_json(record))
         for written, entity in zip(data.get("entities", ()), record.entities, strict=True):
             written |= self._probability(entity) | self._shown(entity.places)
@@ -206,6 +203,13 @@ class Extraction:
     def _probability(self, *item: Any) -> dict[str, float]:
         probability = self.probability(*item)
         return {} if probability is None else {"probability": round(probability, 4)}
+
+
+def with_named_media(record: Record, name: Callable[[Medium], str]) -> Record:
+    """Return a record in which what is in memory, such as an image without a file, has a name."""
+    names = {medium: [one if isinstance(one, str) else name(medium) for one in record.of(medium)] for medium in MEDIA}
+    first: dict[str, Any] = {medium: names[medium][0] for medium in record.media}
+    return replace(record, **first, more_images=tuple(names["image"][1:]))
 
 
 def _without_places(item: Any) -> Any:

@@ -188,7 +188,7 @@ def _is_asked(record: Record, found: Record, kept: Mapping[str, Any], item: Any)
     if isinstance(item, Event):
         triggers = {one.trigger for one in record.events}
         return not triggers or "med" in tasks or item.trigger in triggers
-    if not isinstance(item, Relation | tuple) or isinstance(item, Entity):
+    if not isinstance(item, Relation | tuple):
         return True
     pair = (item.head, item.tail) if isinstance(item, Relation) else item[:2]
     if record.relations:
@@ -229,8 +229,8 @@ def _border(text: str, first: int, last: int) -> int | None:
     """Return the border nearest to the middle between two characters, or None if there is none between them."""
     middle, quarter = (first + last) // 2, (last - first) // 4
     for pattern in _BREAKS:
-        part = range(middle - quarter, middle + quarter)
-        ends = [found.end() for found in pattern.finditer(text, part.start, part.stop) if first < found.end() < last]
+        near = pattern.finditer(text, middle - quarter, middle + quarter)
+        ends = [found.end() for found in near if first < found.end() < last]
         if ends:
             return min(ends, key=lambda end: abs(end - middle))
     return None

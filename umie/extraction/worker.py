@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +20,10 @@ import torch
 from umie.errors import UmieError, at
 from umie.extraction.extractor import Extractor, Labels
 from umie.extraction.images import SKIPPED
-from umie.extraction.result import Extraction
+from umie.extraction.result import Extraction, with_named_media
 from umie.extraction.source import SourceLine, with_further_keys
 from umie.files import json_text
-from umie.records import MEDIA, Record, record_to_json
+from umie.records import record_to_json
 from umie.records.no_relation import chosen_names, no_relation_names
 from umie.registry import load_plugins, loaded_plugins
 from umie.types import IMAGE_POLICIES
@@ -109,7 +109,8 @@ class Worker:
             return self._rejected(item, UmieError(reasons[0].removesuffix(SKIPPED)))
         try:
             with at(f"{self.asked.source}:{item.number}"):
-                parts = [with_further_keys(record_to_json(_named(found.record, item.number)), item.further)]
+                named = with_named_media(found.record, lambda medium: f"{medium} of row {item.number}")
+                parts = [with_further_keys(record_to_json(named), item.further)]
                 if self.asked.has_details:
                     details = {"line": item.number, **found.to_json()}
                     others = {key: value for key, value in item.further.items() if key not in details}
@@ -218,16 +219,3 @@ def _outcomes(window: Sequence[SourceLine]) -> list[Outcome]:
         return [Outcome(error=_worker)]
     with no_relation_names(_names):
         return _worker.outcomes(window)
-
-
-def _named(record: Record, number: int) -> Record:
-    """Return a record whose media in memory, of a row of a table, have a name."""
-    fields: dict[str, Any] = {}
-    for medium in MEDIA:
-        given = record.of(medium)
-        names = [one if isinstance(one, str) else f"{medium} of row {number}" for one in given]
-        if names != list(given):
-            fields[medium] = names[0]
-            if medium == "image":
-                fields["more_images"] = tuple(names[1:])
-    return replace(record, **fields) if fields else record

@@ -78,7 +78,13 @@ def test_extractions_carry_probabilities(learned, learned_records):
     for one in found:
         data = one.to_json()
         for item, written in zip(one.entities, data.get("entities", ()), strict=True):
-            assert written["probability"] == round(one.probability(item), 4)
+            assert written["probability"] == round(item.probability, 4)
         for event in one.events:
-            assert 0 < one.probability(event) <= 1 + 1e-6
-            assert all(one.probability(event, argument) is not None for argument in event.arguments)
+            assert 0 < event.probability <= 1
+            assert all(argument.probability is not None for argument in event.arguments)
+        lines = str(one).splitlines()
+        assert lines[0] == one.text
+        assert len(lines) - 1 == max(
+            1, len(one.entities) + len(one.relations) + sum(1 + len(e.arguments) for e in one.events)
+        )
+        assert all(f"p={item.probability:.2f}" in str(one) for item in one.entities)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -46,9 +47,8 @@ class Elements(HTMLParser):
         return [" ".join(one["text"].split()) for one in self.of(name)]
 
 
-def answer(record, probabilities=(), name="a/best", **changes):
-    """An answer with the probabilities of items, in order."""
-    given = ExtractionAnswer("mner", None, "", gate=0.5, probabilities=tuple(probabilities))
+def answer(record, name="a/best", **changes):
+    given = ExtractionAnswer("mner", None, "", gate=0.5)
     warnings = changes.pop("warnings", ())
     return Answer(name, Extraction(record, tuple(warnings), answers=(given,)), ("image",), 0.25, **changes)
 
@@ -73,15 +73,18 @@ def meeting(tmp_path_factory, noise):
     )  # fmt: skip
 
 
-def probabilities(record):
+def probable(record):
+    """Return the record with a probability of each item."""
     (event,) = record.events
-    bare = [Event(event.type, event.trigger, part) for part in ((), *((one,) for one in event.arguments))]
-    items = (*record.entities, record.relations[0], *bare)
-    return list(zip(items, (0.9, 0.4, 0.7, 0.8, 0.6, 0.3), strict=True))
+    agent, target = (replace(one, probability=value) for one, value in zip(event.arguments, (0.6, 0.3), strict=True))
+    entities = (replace(one, probability=value) for one, value in zip(record.entities, (0.9, 0.4), strict=True))
+    relations = (replace(record.relations[0], probability=0.7), *record.relations[1:])
+    events = (replace(event, arguments=(agent, target), probability=0.8),)
+    return replace(record, entities=tuple(entities), relations=relations, events=events)
 
 
 def test_text_boxes_and_table(meeting):
-    page = drawn(answer(meeting, probabilities(meeting)))
+    page = drawn(answer(probable(meeting)))
     assert page.texts("mark") == ["Ann person 0.90 Agent 0.60", "Rome place 0.40", "meets meet 0.80"]
     assert page.texts("ux-text") == ["Ann person 0.90 Agent 0.60 in Rome place 0.40 meets meet 0.80"]
     unused, used = page.of("ux-box")
@@ -118,7 +121,7 @@ def test_labels_keep_their_colors(meeting):
 
 
 def test_the_threshold_hides_items(meeting):
-    page = drawn(answer(meeting, probabilities(meeting)), threshold=0.65)
+    page = drawn(answer(probable(meeting)), threshold=0.65)
     rows = [row for row in page.texts("tr") if row]
     assert rows[1:] == ["person Ann 0.90", "near Ann → Rome 0.70", "meet meets 0.80"]
     assert "3 below the threshold" in page.texts("ux-note")
@@ -128,9 +131,9 @@ def test_the_threshold_hides_items(meeting):
 
 def test_an_unlikely_event_is_hidden_with_its_arguments(meeting):
     (event,) = meeting.events
-    bare = Event(event.type, event.trigger)
-    values = [(bare, 0.2), *((Event(event.type, event.trigger, (one,)), 0.9) for one in event.arguments)]
-    page = drawn(answer(Record(meeting.text, meeting.image, meeting.regions, events=(event,)), values), threshold=0.5)
+    likely = tuple(replace(one, probability=0.9) for one in event.arguments)
+    events = (replace(event, arguments=likely, probability=0.2),)
+    page = drawn(answer(Record(meeting.text, meeting.image, meeting.regions, events=events)), threshold=0.5)
     assert "Nothing was found." in page.texts("ux-note")
 
 
@@ -163,7 +166,7 @@ def test_an_item_is_the_same_wherever_it_is_seen(meeting):
 
 
 def test_the_json_has_no_paths(meeting):
-    page = drawn(answer(meeting, probabilities(meeting)))
+    page = drawn(answer(probable(meeting)))
     (text,) = page.of("pre")
     written = json.loads(text["text"])
     assert written["image"] == "meeting.png"

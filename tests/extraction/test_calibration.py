@@ -23,7 +23,11 @@ def found_by(model, processor, records, **options):
     """Return all items of the records with their probabilities."""
     extractor = Extractor(model, processor, **options)
     return [
-        [(answer.task, item, value) for answer in one.answers for item, value in answer.probabilities]
+        [
+            (name, item, processor.task(name).probability_of(item))
+            for name in TASKS
+            for item in processor.task(name).items(one.record)
+        ]
         for one in extractor.extract_many(records)
     ]
 

@@ -63,11 +63,16 @@ def test_the_extractor_is_not_changed(small, tmp_path):
     assert small.missing_images == "error"
 
 
-def test_without_skip_bad_the_first_bad_line_ends_it(small):
+def test_without_skip_bad_the_first_bad_line_ends_it(small, tmp_path):
     written = []
     with pytest.raises(UmieError, match=r"standard input:6: .*to go on without it: --skip-bad"):
         extract_stream(small, io.BytesIO(f"{GOOD}not json\n".encode()), written.append, pytest.fail)
-    assert len(written) == 4  # the batches before it
+    assert len(written) == 5  # all lines before it
+    written.clear()
+    lines = f'{LINES[0]}\n{{"text": "x", "image": "gone.png"}}\n{LINES[1]}\n'
+    with pytest.raises(UmieError, match=r"standard input:2: .*gone.png"):
+        extract_stream(small, io.BytesIO(lines.encode()), written.append, pytest.fail, images=tmp_path)
+    assert [json.loads(line)["id"] for line in written] == ["0"]
     assert extract_stream(small, io.BytesIO(b""), written.append, pytest.fail).total == 0
 
 

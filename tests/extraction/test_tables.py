@@ -20,8 +20,10 @@ from PIL import Image
 
 from umie.errors import UmieError, UnknownNameError
 from umie.extraction import extract_file, records_from_rows
+from umie.extraction.rows import columns_of, other_columns
 from umie.extraction.source import read_items
 from umie.records import read_jsonl
+from umie.records.jsonl import KEYS
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
 
@@ -151,6 +153,23 @@ def test_columns_on_the_command_line(folder, umie, checkpoint):
     assert "--column" in umie("extract", "-m", checkpoint, "Ann", "--column", "text=a")[2]
 
 
+def test_a_text_per_line(tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_text('Ann, "Bob"\n\n  \n{a brace\n{"text": "json"}\n')
+    *good, bad = read_items(path, None)
+    assert [(one.number, one.record.text) for one in good] == [(1, 'Ann, "Bob"'), (4, "{a brace")]
+    assert bad.number == 5
+    assert "name the file .jsonl" in str(bad.error)
+
+
+@given(st.dictionaries(st.from_regex(r"\A(input\.){0,2}(text|entities|id|own)\Z"), st.integers(), max_size=9))
+def test_every_further_column_is_copied_once(row):
+    copied = other_columns(row, columns_of({"text": "tweet"}))
+    assert sorted(copied.values()) == sorted(value for name, value in row.items() if name != "id")
+    assert not set(copied) & set(KEYS)
+    assert all(copied[name] == value for name, value in row.items() if name not in KEYS)
+
+
 def test_rows_of_a_data_set(extractor):
     rows = [
         {"tweet": "Saw Deke Roli", "image": Image.new("RGB", (8, 8), "red"), "label": 3},
@@ -169,6 +188,11 @@ def test_rows_of_a_data_set(extractor):
     ):
         with pytest.raises(UmieError, match=message):
             list(records_from_rows(wrong))
+        bad = []
+        list(records_from_rows(wrong, on_bad=lambda number, error, bad=bad: bad.append((number, str(error)))))
+        assert [number for number, _ in bad] == [len(wrong)]
+    kept = records_from_rows([{"text": "a"}, {"text": 3}, {"text": "b"}], on_bad=lambda *_: None)
+    assert [record.text for record in kept] == ["a", "b"]
     with pytest.raises(UnknownNameError):
         list(records_from_rows(rows, columns={"words": "tweet"}))
 

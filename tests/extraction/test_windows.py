@@ -57,7 +57,8 @@ def test_each_item_belongs_to_one_window_and_comes_back(text, data):
     parts = [(window, in_window(record, window, windows[:place])) for place, window in enumerate(windows)]
     asked = [shifted(one, window.start) for window, part in parts for one in part.relations]
     assert asked == [one for one in pairs if any(window.contains(one) for window in windows)]  # once
-    for name in ("entities", "events"):
+    assert not pairs or not any(part.entities for _, part in parts)  # given pairs are all that is asked about
+    for name in ("events",) if pairs else ("entities", "events"):
         back = [shifted(one, window.start) for window, part in parts for one in getattr(part, name)]
         assert sorted(back, key=repr) == sorted(getattr(record, name), key=repr)
     for _, part in parts:
@@ -87,7 +88,7 @@ def test_items_are_found_wherever_they_are(extractor, long_text):
     assert found.record.text == whole
     for entity in found.entities:
         assert whole[slice(*entity.span)] == entity.text
-        assert found.probability(entity) is not None
+        assert entity.probability is not None
     assert list(found.entities) == sorted(found.entities, key=lambda one: one.span)
     last = whole.rindex(texts[-1])
     assert any(one.span[0] >= last for one in (*found.entities,)) or any(
@@ -118,9 +119,20 @@ def test_given_pairs_are_asked_about_in_their_window(extractor, long_text):
     assert not found.entities
     assert "1 given pairs are in no window together" in found.warnings[0].message
     entities = (Entity("person", (at, at + 3)), Entity("person", (at + 4, at + 6)))
+    asked = extractor.extract(Record(whole, entities=entities, relations=(pair,)), tasks=["mner", "mre"])
+    assert [one.target[:2] for one in asked.answers if one.task == "mre"] == [(pair.head, pair.tail)]
     found = extractor.extract(Record(whole, entities=entities), tasks=["mre"])
+    assert {one.task for one in found.answers} == {"mre"}  # a window without given entities does not find its own
     spans = {one.span for one in entities}
     assert {(one.head, one.tail) for one in found.record.relations} == {(a, b) for a in spans for b in spans if a != b}
+
+
+def test_given_events_are_asked_about_in_their_window(extractor, long_text):
+    _, whole = long_text
+    event = Event("meet", (len(whole) - 8, len(whole) - 3))
+    found = extractor.extract(Record(whole, events=(event,)), tasks=["meae"])
+    assert [(one.task, one.target.trigger) for one in found.answers] == [("meae", event.trigger)]
+    assert [one.trigger for one in found.events] == [event.trigger]
 
 
 def test_white_space_is_no_text(extractor):
@@ -145,7 +157,7 @@ def test_places_of_a_grounder_stay_with_their_items(extractor, long_text, learne
     assert found.entities
     for one in found.entities:
         assert found.regions(one)[-1].box[3] == pytest.approx(0.01 * (1 + len(one.text)))
-        assert found.probability(one) is not None
+        assert one.probability is not None
         assert found.region_pixels(found.regions(one)[-1]) is not None
 
 

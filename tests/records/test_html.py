@@ -64,8 +64,11 @@ def test_items_are_listed_and_hostile_text_is_escaped():
 
 
 def test_an_extraction_has_probabilities_and_warnings():
-    found = Extraction(Record("Ann", entities=(Entity("person", (0, 3)),)), (Notice("image", "<not> used"),))
-    assert "<th>probability</th>" in found._repr_html_()
+    found = Extraction(
+        Record("Ann", entities=(Entity("person", (0, 3), probability=0.25),)), (Notice("image", "<not> used"),)
+    )
+    assert "<th>probability</th>" in found._repr_html_() and "<td>0.25</td>" in found._repr_html_()
+    assert "probability" not in Record("Ann", entities=(Entity("person", (0, 3)),))._repr_html_()
     assert "&lt;not&gt; used" in found._repr_html_()
 
 

@@ -82,18 +82,20 @@ def records(draw: st.DrawFn) -> Record:
     text = draw(st.text(min_size=1, max_size=30).map(lambda text: text if text.strip() else f"{text}x"))
     spans = st.tuples(st.integers(0, len(text) - 1), st.integers(1, len(text))).map(ascending)
     regions = tuple(draw(st.lists(REGIONS, max_size=3)))
-    fillers = st.builds(Argument, LABELS, spans)
+    own = {"probability": st.none() | st.floats(0, 1).map(lambda value: round(value, 4))}
+    fillers = st.builds(Argument, LABELS, spans, **own)
     shown = st.just(())
     if regions:
         shown |= st.lists(st.integers(0, len(regions) - 1), max_size=2).map(tuple)
-        fillers |= st.builds(Argument, LABELS, st.none(), st.integers(0, len(regions) - 1).map(lambda index: (index,)))
-    events = st.builds(Event, LABELS, st.none() | spans, st.lists(fillers, max_size=3))
+        indices = st.integers(0, len(regions) - 1).map(lambda index: (index,))
+        fillers |= st.builds(Argument, LABELS, st.none(), indices, **own)
+    events = st.builds(Event, LABELS, st.none() | spans, st.lists(fillers, max_size=3), **own)
     return Record(
         text,
         image=draw(st.none() | st.text(max_size=8)),
         regions=regions,
-        entities=tuple(draw(st.lists(st.builds(Entity, LABELS, spans, st.just(""), shown), max_size=3))),
-        relations=tuple(draw(st.lists(st.builds(Relation, LABELS, spans, spans), max_size=3))),
+        entities=tuple(draw(st.lists(st.builds(Entity, LABELS, spans, st.just(""), shown, **own), max_size=3))),
+        relations=tuple(draw(st.lists(st.builds(Relation, LABELS, spans, spans, **own), max_size=3))),
         events=tuple(draw(st.lists(events, max_size=3))),
         id=draw(st.none() | st.text(max_size=8)),
         tasks=draw(st.none() | st.lists(st.sampled_from(["mner", "mre", "med", "meae"]), max_size=4).map(tuple)),
@@ -147,6 +149,7 @@ def test_any_record_survives_its_line(record: Record) -> None:
     line = record_to_json(record)
     assert "\n" not in line
     assert record_from_json(line) == record
+    assert record_to_json(record_from_json(line)) == line  # also the probabilities, which == ignores
 
 
 @given(written=st.lists(records(), max_size=4))
@@ -234,6 +237,14 @@ FIELD_ERRORS = [
     (
         '"events": [{"type": "x", "arguments": [{"role": "r", "text": "a", "regions": [0]}]}]',
         "argument 'r' text 'a' has no span",
+    ),
+    (
+        '"entities": [{"type": "x", "span": [0, 1], "probability": "0.5"}]',
+        "probability of the entity is '0.5': use a number >= 0 and <= 1",
+    ),
+    (
+        '"events": [{"type": "x", "arguments": [{"role": "r", "span": [0, 1], "probability": 2}]}]',
+        "probability of the argument is 2: use a number >= 0 and <= 1",
     ),
     ('"entities": [{"type": "x", "start": 0}]', "Unknown entity key 'start'"),
     ('"entities": [{"type": "x", "span": [0, 1], "regions": 1}]', "regions of entity is 1: expected a list"),

@@ -45,11 +45,11 @@ def test_masks_overlaps_and_other_formats(tmp_path):
     record = Record(
         "Ann Lee met Bob", image=Image.new("RGB", (100, 50), "white"),
         regions=(Region((0.2, 0.2, 0.6, 0.6), mask=Mask.of(inside)),),
-        entities=(Entity("person", (0, 7), regions=(0,)), Entity("name", (0, 3))),
+        entities=(Entity("person", (0, 7), regions=(0,), probability=0.5), Entity("name", (0, 3))),
         relations=(Relation("peer", (0, 7), (12, 15)),), events=(Event("meet", (8, 11)),),
     )  # fmt: skip
     for ending in ("png", "svg", "pdf"):
-        draw_record(record, tmp_path / f"a.{ending}", {"entities": [{"probability": 0.5}, {}]})
+        draw_record(record, tmp_path / f"a.{ending}")
     assert all(has_color(tmp_path / "a.png", color) for color in (COLORS[1], COLORS[3]))
     text = (tmp_path / "a.svg").read_text("utf-8")
     assert "person: Ann Lee (O1) p = 0.50" in text

@@ -197,4 +197,4 @@ def _show(found: Explanation) -> None:
     show(table)
     for view in found.views:
         changed, number = found.counts(view)
-        print_line(f"{view}: {changed} of {number} items are found with only one of the two ({VIEWS[view]})")
+        print_line(f"{changed} of {number} {'items' if number != 1 else 'item'} would change {VIEWS[view]}")

@@ -21,7 +21,7 @@ from umie.errors import UmieError, at
 if TYPE_CHECKING:
     from umie.extraction import Extraction, FileSummary
     from umie.extraction.result import PixelBox
-    from umie.records import Argument, Places, Record, Region, Segment, Span, Track
+    from umie.records import Argument, Entity, Event, Places, Record, Region, Relation, Segment, Span, Track
 
 PLACE, PROBABILITY = "pixels, seconds", "probability"  # columns
 
@@ -71,13 +71,14 @@ def extract(
         typer.Option(
             "--input",
             "-i",
-            help="A file of records: .jsonl, .csv, .tsv or .parquet; or - for JSONL from standard input.",
+            help="A file of records: .jsonl, .csv, .tsv, .parquet, .txt (a text per line); or - for JSONL from "
+            "standard input.",
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSONL file to write.")] = None,
     details: Annotated[
         Path | None,
-        typer.Option(help="Also write probabilities, places in pixels and seconds, gates and warnings to this file."),
+        typer.Option(help="Also write places in pixels and seconds, gates and warnings to this file."),
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Directory of the media of --input; by default its own directory.")
@@ -420,15 +421,10 @@ def _track(text: str) -> Track:
 
 def show_extraction(found: Extraction) -> None:
     """Print a table for each kind of item, and the gate of each task."""
-
-    def probability(*item: Any) -> str:
-        value = found.probability(*item)
-        return "" if value is None else f"{value:.2f}"
-
     record = found.record
     if found.entities:
         entities = [
-            (item.type, *_mention(record, item.span, item.places), _where(found, item.places), probability(item))
+            (item.type, *_mention(record, item.span, item.places), _where(found, item.places), _probability(item))
             for item in found.entities
         ]
         _show("Entities", ("type", "text or place", "characters", PLACE, PROBABILITY), entities)
@@ -439,7 +435,7 @@ def show_extraction(found: Extraction) -> None:
             tail, tail_offsets = _mention(record, item.tail, item.tail_places)
             where = filter(None, (_where(found, places) for places in (item.head_places, item.tail_places)))
             offsets = filter(None, (head_offsets, tail_offsets))
-            relations.append((head, item.type, tail, ", ".join(offsets), "; ".join(where), probability(item)))
+            relations.append((head, item.type, tail, ", ".join(offsets), "; ".join(where), _probability(item)))
         _show("Relations", ("head", "type", "tail", "characters", PLACE, PROBABILITY), relations)
     if found.events:
         rows: list[tuple[str, ...]] = []
@@ -447,14 +443,18 @@ def show_extraction(found: Extraction) -> None:
             trigger = ("(in the image)" if record.media == ("image",) else "(not in the text)", "")
             if event.trigger is not None or event.places:
                 trigger = _mention(record, event.trigger, event.places)
-            rows.append((event.type, "", *trigger, _where(found, event.places), probability(event)))
-            rows += [("", one.role, *_filler(found, one), probability(event, one)) for one in event.arguments]
+            rows.append((event.type, "", *trigger, _where(found, event.places), _probability(event)))
+            rows += [("", one.role, *_filler(found, one), _probability(one)) for one in event.arguments]
         _show("Events", ("event", "role", "text or place", "characters", PLACE, PROBABILITY), rows)
     if not (found.entities or found.relations or found.events):
         print_line("Nothing was found.")
     gates = [f"{task} {gate:+.3f}" for task, gate in found.gate.items() if gate is not None]
     if gates:
         print_line(f"gate: {', '.join(gates)}")
+
+
+def _probability(item: Entity | Relation | Event | Argument) -> str:
+    return "" if item.probability is None else f"{item.probability:.2f}"
 
 
 def _filler(found: Extraction, argument: Argument) -> tuple[str, str, str]:

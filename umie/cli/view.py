@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -66,20 +66,20 @@ def view(
 
         if ids:
             drawn = [one for one in _numbered(source) if one[1].id in ids]
-            if missing := set(ids) - {str(record.id) for _, record, _ in drawn}:
+            if missing := set(ids) - {str(record.id) for _, record in drawn}:
                 raise UmieError(f"{file}: no record has the id {shown(min(missing))}")
         else:
             drawn = draw_some(_numbered(source), number, seed, progress=read)
     if not drawn:
         raise UmieError(f"{file}: contains no records")
 
-    def named() -> Iterator[tuple[str, Record, Mapping[str, Any]]]:
+    def named() -> Iterator[tuple[str, Record]]:
         with counting("drawing") as count:
-            for place, record, line in drawn:
+            for place, record in drawn:
                 count()
                 if drawings is not None:
-                    draw_record(record, drawings / f"{place}.png", line)
-                yield source.place(place), record, line
+                    draw_record(record, drawings / f"{place}.png")
+                yield source.place(place), record
 
     sample = f" of {total:,} records, a random sample" if total > len(drawn) else " records"
     unreadable = write_page(named(), output, f"{file.name}: {len(drawn):,}{sample}")
@@ -92,13 +92,12 @@ def view(
     print_line(f"Written: {output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 
-def _numbered(source: Source) -> Iterator[tuple[int, Record, Mapping[str, Any]]]:
-    """Yield the records with their numbers and, of JSONL, their lines, which may have probabilities."""
+def _numbered(source: Source) -> Iterator[tuple[int, Record]]:
+    """Yield the records with their numbers; those of JSONL may be extractions with details."""
     from umie.extraction.source import read_details
 
     source.check()
     if source.format == "jsonl" and source.regions is None and not source.options:
         yield from read_details(source.path, source.images)
     else:
-        for number, record in source.numbered():
-            yield number, record, {}
+        yield from source.numbered()

@@ -88,7 +88,7 @@ def render_cards(cards: Sequence[Card], labels: Mapping[str, Sequence[str]], thr
         labels: the labels of each task, whose order decides about their colors.
         threshold: items with a lower probability are left out.
     """
-    every = [list(items_of(card.record, card.line)) for card in cards]
+    every = [list(items_of(card.record)) for card in cards]
     colors = _colors([row for items in every for row in _rows(items)], labels)
     kept = [[one for item in items if (one := _above(item, threshold)) is not None] for items in every]
     keys = [{row.key for row in _rows(items)} for items in kept]

@@ -95,10 +95,13 @@ def judged_items(
     """
     found: dict[str, list[Judged]] = {name: [] for name in tasks}
     for number, extraction in enumerate(extractor.extract_many(records, tasks=tasks)):
-        for name, item, probability in _items(extraction.answers):
-            if name in found and records[number].annotated_for(name):
-                predicted = extractor.processor.task(name).with_items(extraction.record, [item])
-                score = strict_sheet(name, [predicted], [records[number]]).score()
+        for name in filter(records[number].annotated_for, tasks):
+            task = extractor.processor.task(name)
+            for item in task.items(extraction.record):
+                probability = task.probability_of(item)
+                if probability is None or is_no_relation(getattr(item, "type", "")):
+                    continue
+                score = strict_sheet(name, [task.with_items(extraction.record, [item])], [records[number]]).score()
                 found[name].append(Judged(probability, score.true_positives > 0, number))
         if on_record is not None:
             on_record()
@@ -165,17 +168,6 @@ def fit_temperature(values: Any, right: Any) -> float:
         lambda log: _loss(_tempered(values, math.exp(log)), right), bounds=(-limit, limit), method="bounded"
     )
     return float(math.exp(found.x))
-
-
-def _items(answers: Sequence[Any]) -> Iterator[tuple[str, Any, float]]:
-    """Yield the task, the item and the highest probability of each item; several queries may find the same."""
-    best: dict[tuple[str, Any], float] = {}
-    for answer in answers:
-        for item, value in answer.probabilities:
-            if not is_no_relation(getattr(item, "type", "")):
-                best[answer.task, item] = max(value, best.get((answer.task, item), 0.0))
-    for (task, item), value in best.items():
-        yield task, item, value
 
 
 def _tempered(values: Any, temperature: float) -> Any:

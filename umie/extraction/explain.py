@@ -254,22 +254,22 @@ def _decisions(found: Extraction) -> dict[Key, tuple[str, str, float | None]]:
 
     for entity in found.entities:
         key, text = end(entity.span, entity.places)
-        items["mner", key, entity.type] = "mner", f"{text}: {entity.type}", found.probability(entity)
+        items["mner", key, entity.type] = "mner", f"{text}: {entity.type}", entity.probability
     for relation in found.relations:
         head, head_text = end(relation.head, relation.head_places)
         tail, tail_text = end(relation.tail, relation.tail_places)
         text = f"{head_text} - {relation.type} - {tail_text}"
-        items["mre", head, tail, relation.type] = "mre", text, found.probability(relation)
+        items["mre", head, tail, relation.type] = "mre", text, relation.probability
     for event in found.events:
         trigger, trigger_text = end(event.trigger, event.places)
         text = f"{trigger_text}: {event.type}"
-        items["med", trigger, event.type] = "med", text, found.probability(event)
+        items["med", trigger, event.type] = "med", text, event.probability
         for argument in event.arguments:
             filler, filler_text = end(argument.span, argument.places)
             items["meae", trigger, filler, event.type, argument.role] = (
                 "meae",
                 f"{event.type} ({trigger_text}), {argument.role}: {filler_text}",
-                found.probability(event, argument),
+                argument.probability,
             )
     return items
 

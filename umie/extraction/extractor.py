@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, overload
 
 from umie import tasks as all_tasks
 from umie.decoders.options import check_generation_options
@@ -278,10 +278,14 @@ class Extractor:
         Raises:
             UmieError: as in ``extract``, or there is no image.
         """
-        record = _with_places(_as_record(text, {} if image is None else {"image": image}), {"image": regions})
+        given: dict[Medium, Any] = {} if image is None else {"image": image}
+        record = _with_places(_as_record(text, given, urls=self.urls), {"image": regions})
         if record.image is None:
             raise UmieError("there is no image to explain: pass image=, or a record with one")
-        others = None if other is None else [_as_record("", {"image": other})]
+        others = None if other is None else [_as_record("", {"image": other}, urls=self.urls)]
+        if self.urls != URLS[0]:
+            (record,) = downloaded([record], self.urls)
+            others = None if others is None else downloaded(others, self.urls)
         options: dict[str, Any] = {"tasks": tasks, "labels": labels, "grounders": grounders}
         return next(explain_many(self, [record], others, **options))
 
@@ -347,8 +351,12 @@ class Extractor:
         labels_of_pairs = [label for task in built.values() if task.kind == "relations" for label in task.labels]
         notices += [Notice("no relation", doubt(label)) for label in doubtful_labels(labels_of_pairs)]
         found = self.grounders if grounders is None else self._grounders(grounders)
-        records = map(partial(_as_record, urls=self.urls), items)
         stream = partial(self._stream, names=names, built=built, notices=notices, grounders=found)
+
+        def whole(record: Record) -> _Asked:
+            return _Asked(record, frozenset(one for one, task in built.items() if task.needs_source(record, names)))
+
+        records = (whole(_as_record(item, urls=self.urls)) for item in items)
         if self.long_texts == LONG_TEXTS[1]:
             return stream(records, place)
         return self._in_windows(records, place, partial(self._fits, list(built.values())), stream)
@@ -366,24 +374,25 @@ class Extractor:
 
     def _in_windows(
         self,
-        records: Iterator[Record],
+        records: Iterator[_Asked],
         place: Callable[[int], str] | None,
         fits: Callable[[Record, str], bool],
-        stream: Callable[[Iterator[Record], Callable[[int], str] | None], Iterator[Extraction]],
+        stream: Callable[[Iterator[_Asked], Callable[[int], str] | None], Iterator[Extraction]],
     ) -> Iterator[Extraction]:
         """Extract, by ``stream``, from records whose long texts are split into windows."""
         waiting: deque[tuple[Record, list[Window]]] = deque()  # records whose windows are being extracted from
         indices: dict[int, int] = {}  # of records, by those of their windows
 
-        def parts() -> Iterator[Record]:
+        def parts() -> Iterator[_Asked]:
             number = 0
-            for index, record in enumerate(records):
-                windows = windows_of(record.text, partial(fits, record))
-                waiting.append((record, windows))
+            for index, one in enumerate(records):
+                windows = windows_of(one.record.text, partial(fits, one.record))
+                waiting.append((one.record, windows))
                 for position, window in enumerate(windows):
                     indices[number] = index
                     number += 1
-                    yield record if len(windows) == 1 else in_window(record, window, windows[:position])
+                    is_whole = len(windows) == 1
+                    yield one if is_whole else one.in_part(in_window(one.record, window, windows[:position]))
 
         where = None if place is None else lambda number: place(indices[number])
         found = stream(parts(), where)
@@ -411,7 +420,7 @@ class Extractor:
 
     def _stream(
         self,
-        records: Iterator[Record],
+        records: Iterator[_Asked],
         place: Callable[[int], str] | None,
         *,
         names: tuple[str, ...],
@@ -422,15 +431,18 @@ class Extractor:
         done = 0
         while window := list(islice(records, WINDOW_BATCHES * self.batch_size)):
             first: dict[Any, int] = {}  # identical records are asked about once
-            for index, record in enumerate(window):
-                first.setdefault(_identity(record), index)
+            keys = [(_identity(one.record), one.from_source) for one in window]
+            for index, key in enumerate(keys):
+                first.setdefault(key, index)
             places = [None if place is None else place(done + index) for index in first.values()]
             asked = [window[index] for index in first.values()]
-            asked = asked if self.urls == URLS[0] else downloaded(asked, self.urls)
+            if self.urls != URLS[0]:
+                own = downloaded([one.record for one in asked], self.urls)
+                asked = [one.in_part(record) for one, record in zip(asked, own, strict=True)]
             drafts = self._fill(asked, names, built, places, grounders)
             known = dict(zip(first, (draft.finish(notices) for draft in drafts), strict=True))
-            for record in window:
-                found = known[_identity(record)]
+            for (record, _), key in zip(window, keys, strict=True):
+                found = known[key]
                 own = replace(found.record, id=record.id, source=record.source, license=record.license)
                 if self.urls != URLS[0]:
                     own = replace(own, image=record.image, more_images=record.more_images)
@@ -439,7 +451,7 @@ class Extractor:
 
     def _fill(
         self,
-        records: Sequence[Record],
+        given: Sequence[_Asked],
         names: tuple[str, ...],
         built: Mapping[str, Task[Any]],
         places: Sequence[str | None],
@@ -447,18 +459,18 @@ class Extractor:
     ) -> list[_Draft]:
         """Return a draft of each record, filled in by all tasks."""
         drafts: list[_Draft] = []
-        for start in range(0, len(records), self.batch_size):
+        for start in range(0, len(given), self.batch_size):
             part = slice(start, start + self.batch_size)
-            images = encode_images(self.model, self.processor, records[part], self.missing_images, places[part])
-            own = zip(records[part], images, places[part], strict=True)
-            drafts += [_Draft(record, image, names, place) for record, image, place in own]
+            records = [one.record for one in given[part]]
+            images = encode_images(self.model, self.processor, records, self.missing_images, places[part])
+            own = zip(given[part], images, places[part], strict=True)
+            drafts += [_Draft(*one, image, names, place) for one, image, place in own]
         for name, task in built.items():
-            dependents = [built[other] for other in names if built[other].source == name]
+            dependents = {other for other in names if built[other].source == name}
             asked = [
                 draft
                 for draft in drafts
-                if draft.image.tensors is not None
-                and (name in names or any(other.needs_source(draft.given, names) for other in dependents))
+                if draft.image.tensors is not None and (name in names or dependents & draft.from_source)
             ]
             for draft in asked:
                 draft.prepare(task, self.max_pairs)
@@ -508,7 +520,7 @@ class Extractor:
             draft.found = record
         for (index, query), answer, items, is_truncated in zip(asked, answers, read, truncated, strict=True):
             items = items if threshold is None else items.at_least(threshold)
-            found[index].extend_with(items)
+            found[index].extend_with(task.with_probabilities(items))
             drafts[index].answers.append(
                 ExtractionAnswer(
                     task.name,
@@ -517,11 +529,25 @@ class Extractor:
                     answer.gate,
                     is_truncated,
                     items.dropped,
-                    tuple(zip(items, items.probabilities, strict=True)) if items.probabilities else (),
                 )
             )
         for draft, items in zip(drafts, found, strict=True):
             draft.found = task.with_items(draft.found, items)
+
+
+class _Asked(NamedTuple):
+    """A record to extract from, or its part in a window.
+
+    ``from_source`` has the tasks that ask about what another task predicts, not about what was given with the record;
+    it is that of the whole record, so that a window in which nothing was given is not asked about anything else.
+    """
+
+    record: Record
+    from_source: frozenset[str]
+
+    def in_part(self, record: Record) -> _Asked:
+        """Return another record with the same questions."""
+        return self._replace(record=record)
 
 
 @dataclass
@@ -529,6 +555,7 @@ class _Draft:
     """An unfinished extraction from a given record by some tasks (``names``)."""
 
     given: Record
+    from_source: frozenset[str]
     image: EncodedImage
     names: tuple[str, ...]
     place: str | None = None  # of the record, for messages
@@ -546,7 +573,7 @@ class _Draft:
         self.found, number = task.with_subjects(
             self.found,
             self.given,
-            from_source=task.needs_source(self.given, self.names),
+            from_source=task.name in self.from_source,
             max_subjects=max_pairs,
         )
         # what a grounder found is not in the input

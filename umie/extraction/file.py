@@ -80,8 +80,8 @@ def extract_file(
 
     Args:
         model: the directory of a saved variant and its processor, or a hub name, ``owner/model``.
-        source: the file of records: JSONL, CSV, TSV or Parquet, by its ending. Keys and columns that are not those of
-            a record are copied to the output.
+        source: the file of records, by its ending: CSV, TSV, Parquet, ``.txt`` (a text per line), else JSONL. Keys and
+            columns that are not those of a record are copied to the output.
         output: the JSONL file to write, one record per line in the order of ``source``.
         details: a second JSONL file to write, with places in pixels and seconds, gates and warnings.
         images: the directory of the media; by default that of ``source``.
@@ -179,19 +179,24 @@ def extract_stream(
         skip_bad: as in ``extract_file``.
 
     Raises:
-        UmieError: as ``extract_file``; the results of earlier batches are written.
+        UmieError: as ``extract_file``; the results of earlier lines are written.
     """
     summary = FileSummary(0)
     worker = Worker(copy.copy(extractor), Asked(name, tasks, labels, has_details=False, skip_bad=skip_bad))
     streams = _Streams(write, reject, summary)
     items = stream_items(source, name, Path(images))
     while window := list(islice(items, extractor.batch_size)):
-        for item in window:
-            if item.error is not None and not (item.is_empty or skip_bad):
-                raise UmieError(f"{name}:{item.number}: {item.error} (to go on without it: --skip-bad)")
-        for outcome in _write(worker.outcomes(window), streams, summary):
+        bad = [one.error is not None and not (one.is_empty or skip_bad) for one in window]
+        good = window[: bad.index(True)] if any(bad) else window
+        outcomes: Iterable[Outcome] = worker.outcomes(good)
+        if any(one.error is not None for one in outcomes):  # one by one, so that the lines before it are written
+            outcomes = (outcome for one in good for outcome in worker.outcomes([one]))
+        for outcome in _write(outcomes, streams, summary):
             summary.total += 1
             summary.empty += outcome.is_empty
+        if good is not window:
+            item = window[len(good)]
+            raise UmieError(f"{name}:{item.number}: {item.error} (to go on without it: --skip-bad)")
     summary.rejected -= summary.empty
     return summary
 

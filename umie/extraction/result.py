@@ -24,7 +24,8 @@ from umie.records import (
     is_no_relation,
     record_to_json,
 )
-from umie.records.html import record_html
+from umie.records.html import lines_of, record_html, said
+from umie.tasks import task_class
 
 PixelBox: TypeAlias = tuple[int, int, int, int]
 
@@ -62,7 +63,6 @@ class ExtractionAnswer:
     gate: float | None = None  # the mean gate of the fusion; None without media, or if the fusion has no gate
     is_truncated: bool = False  # whether the text was truncated
     dropped: int = 0  # the number of items in the output that are malformed, or not in the text or image
-    probabilities: tuple[tuple[Any, float], ...] = ()  # each item of the answer and its probability
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,17 @@ class Extraction:
     def _repr_html_(self) -> str:
         """Return the text with colored spans and a table of the items with their probabilities, for notebooks."""
         notes = "".join(f"<p><small>{escape(one.message)}</small></p>" for one in self.warnings)
-        return record_html(self.record, self.probability, is_no_relation) + notes
+        return record_html(self.record, is_no_relation) + notes
+
+    def __str__(self) -> str:
+        """Return the text, and a line for each item: its label, words and places, characters and probability."""
+        lines = []
+        for one in lines_of(self.record, is_no_relation):
+            spans = [f"{span[0]}-{span[1]}" for span, _ in one.parts if span is not None]
+            words = " -> ".join(said(self.record, *part) for part in one.parts)
+            probability = "" if one.probability is None else f"p={one.probability:.2f}"
+            lines.append("  ".join(filter(None, (one.kind, one.label, words, ", ".join(spans), probability))))
+        return "\n".join([self.text, *(f"  {line}" for line in lines or ["nothing was found"])])
 
     @property
     def text(self) -> str:
@@ -119,16 +129,6 @@ class Extraction:
         for answer in self.answers:
             gates.setdefault(answer.task, []).extend([] if answer.gate is None else [answer.gate])
         return {task: sum(values) / len(values) if values else None for task, values in gates.items()}
-
-    def probability(self, item: Entity | Relation | Event, argument: Argument | None = None) -> float | None:
-        """Return the probability of an item, or of an argument of an event; None if the model did not report it."""
-        if isinstance(item, Event):
-            item = replace(item, arguments=() if argument is None else (argument,))
-        every = [(one, value) for answer in self.answers for one, value in answer.probabilities]
-        exact = [value for one, value in every if one == item]
-        if not exact:  # a grounder found its places later
-            exact = [value for one, value in every if _without_places(one) == _without_places(item)]
-        return max(exact, default=None)
 
     def region(self, argument: Argument) -> Region | None:
         """Return the first region of an argument, its box relative to the image (0..1), or None if it has none."""
@@ -168,18 +168,20 @@ class Extraction:
         """
         record = with_named_media(self.record, lambda medium: "in memory")
         data: dict[str, Any] = json.loads(record_to_json(record))
+        kinds = {task_class(name).kind.replace("arguments", "events") for name in record.tasks or ()}
+        for kind in ("entities", "relations", "events"):
+            if kind in kinds:
+                data.setdefault(kind, [])  # that nothing was found is an answer, too
         for written, entity in zip(data.get("entities", ()), record.entities, strict=True):
-            written |= self._probability(entity) | self._shown(entity.places)
+            written |= self._shown(entity.places)
         for written, relation in zip(data.get("relations", ()), record.relations, strict=True):
-            written |= self._probability(relation)
             written["head"] |= self._shown(relation.head_places)
             written["tail"] |= self._shown(relation.tail_places)
         for written, event in zip(data.get("events", ()), record.events, strict=True):
-            written |= self._probability(event)
             if event.places:
                 written["trigger"] |= self._shown(event.places)
             for argument, item in zip(written["arguments"], event.arguments, strict=True):
-                argument |= self._probability(event, item) | self._shown(item.places)
+                argument |= self._shown(item.places)
                 if "region" in argument:
                     argument["box"], argument["pixels"] = argument.pop("boxes")[0], argument["pixels"][0]
         return {**data, "gate": self.gate, "warnings": [notice._asdict() for notice in self.warnings]}
@@ -200,29 +202,12 @@ class Extraction:
             ]
         return found
 
-    def _probability(self, *item: Any) -> dict[str, float]:
-        probability = self.probability(*item)
-        return {} if probability is None else {"probability": round(probability, 4)}
-
 
 def with_named_media(record: Record, name: Callable[[Medium], str]) -> Record:
     """Return a record in which what is in memory, such as an image without a file, has a name."""
     names = {medium: [one if isinstance(one, str) else name(medium) for one in record.of(medium)] for medium in MEDIA}
     first: dict[str, Any] = {medium: names[medium][0] for medium in record.media}
     return replace(record, **first, more_images=tuple(names["image"][1:]))
-
-
-def _without_places(item: Any) -> Any:
-    """Return an item without the places of what has words."""
-    nowhere: dict[str, Any] = {"regions": (), "tracks": (), "segments": ()}
-    if isinstance(item, Relation):
-        ends: dict[str, Any] = {"head_places": item.head, "tail_places": item.tail}
-        changed: dict[str, Any] = {name: Places() for name, span in ends.items() if span is not None}
-        return replace(item, **changed)
-    if isinstance(item, Event):
-        arguments = tuple(_without_places(one) for one in item.arguments)
-        return replace(item, arguments=arguments, **(nowhere if item.trigger is not None else {}))
-    return item if item.span is None else replace(item, **nowhere)
 
 
 def _pixels(box: Box, size: tuple[int, int] | None) -> PixelBox | None:

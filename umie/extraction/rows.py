@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +24,11 @@ _BATCH = 64  # rows of a Parquet file in memory, which may contain images
 
 
 def records_from_rows(
-    rows: Iterable[Mapping[str, Any]], *, columns: Mapping[str, str] | None = None, images: str | Path | None = None
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    columns: Mapping[str, str] | None = None,
+    images: str | Path | None = None,
+    on_bad: Callable[[int, UmieError], None] | None = None,
 ) -> Iterator[Record]:
     """Yield a record for each row of a table, e.g. of ``datasets.Dataset``, ``csv.DictReader`` or a list of dicts.
 
@@ -36,15 +40,25 @@ def records_from_rows(
         columns: the column of a field of the record (``text``, ``image``, ``audio``, ``video``, ``id``), where it has
             another name.
         images: the folder of the media.
+        on_bad: called with the number of a row, from 1, that cannot be read, and its error; such rows are then left
+            out. A column for ``id`` tells the records that remain apart.
 
     Raises:
         UmieError: a column is unknown or has a value of another kind; the message has the number of the row, from 1.
     """
     names = columns_of(columns)
     for number, row in enumerate(rows, start=1):
-        with at(f"row {number}"):
-            check_kind("a row", row, Mapping, "pass mappings of column names to values")
-            yield record_of_row(row, names, None if images is None else str(images))
+        try:
+            with at(f"row {number}"):
+                check_kind("a row", row, Mapping, "pass mappings of column names to values")
+                check_columns(row, names)
+                record = record_of_row(row, names, None if images is None else str(images))
+        except UmieError as error:
+            if on_bad is None:
+                raise
+            on_bad(number, error)
+        else:
+            yield record
 
 
 def columns_of(given: Mapping[str, str] | None) -> dict[str, str]:
@@ -79,9 +93,8 @@ def record_of_row(row: Mapping[str, Any], columns: Mapping[str, str], folder: st
     """Return the record of a row; see ``records_from_rows``.
 
     Raises:
-        UmieError: the column of the text is missing, or a value is of another kind.
+        UmieError: a value is of another kind.
     """
-    check_columns(row, columns)
     values = {field: row.get(column) for field, column in columns.items()}
     text, media = values["text"], {medium: values[medium] for medium in MEDIA}
     text = None if text != text else text  # NaN: a missing value of a data frame
@@ -113,8 +126,15 @@ def check_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> None:
 
 def other_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
     """Return the columns that are no fields of the record; one with the name of a key of the output gets a prefix."""
-    used = set(columns.values())
-    return {f"input.{name}" if name in KEYS else name: plain(value) for name, value in row.items() if name not in used}
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if name in columns.values():
+            continue
+        key = name
+        while key in KEYS or (key != name and key in row):
+            key = f"input.{key}"
+        found[key] = plain(value)
+    return found
 
 
 def _image(value: Any, column: str) -> Any:

@@ -14,7 +14,7 @@ from umie.files import bounded_lines, json_text, stream_lines
 from umie.records import MEDIA, Record
 from umie.records.jsonl import KEYS, parse_line, record_from_json
 
-DETAILS = {"probability", "box", "boxes", "pixels", "seconds", "paths"}
+DETAILS = {"box", "boxes", "pixels", "seconds", "paths"}
 """The keys of items that ``Extraction.to_json`` adds to those of a record."""
 _KNOWN = {*KEYS, "licence"}  # the old name of the key license is still read
 
@@ -32,7 +32,7 @@ class SourceLine:
 
 
 def read_items(source: Path, images: Path | None, columns: Mapping[str, str] | None = None) -> Iterator[SourceLine]:
-    """Yield the lines of a JSONL, CSV, TSV or Parquet file, except for blank ones.
+    """Yield the lines of a JSONL, CSV, TSV, Parquet or text file, except for blank ones.
 
     Args:
         source: the file.
@@ -52,6 +52,16 @@ def read_items(source: Path, images: Path | None, columns: Mapping[str, str] | N
                 with at(str(source)):  # whatever is done with bad lines
                     check_columns(row, names)
             yield SourceLine(number, error=row) if isinstance(row, UmieError) else _row_item(number, row, names, folder)
+        return
+    if source.suffix.lower() == ".txt":
+        own = columns_of(None)
+        for number, line in bounded_lines(source):
+            if isinstance(line, UmieError):
+                yield SourceLine(number, error=line)
+            elif _is_object(line):
+                yield SourceLine(number, error=UmieError("the line is JSON, not a text: name the file .jsonl"))
+            elif line.strip():
+                yield _row_item(number, {"text": line}, own, folder)
         return
     if columns:
         raise UmieError(f"{source}: columns are those of a table ({', '.join(ENDINGS)}); a JSONL file has keys")
@@ -78,8 +88,15 @@ def _items(lines: Iterable[tuple[int, str | UmieError]], folder: str) -> Iterato
             yield _item(number, line, folder)
 
 
-def read_details(source: Path, images: Path | None) -> Iterator[tuple[int, Record, Mapping[str, Any]]]:
-    """Yield number, record and plain values of the lines of a file of records, extractions or their details.
+def _is_object(line: str) -> bool:
+    try:
+        return line.lstrip().startswith("{") and isinstance(parse_line(line), dict)
+    except UmieError:
+        return False
+
+
+def read_details(source: Path, images: Path | None) -> Iterator[tuple[int, Record]]:
+    """Yield the lines of a file of records, extractions or their details, with their numbers.
 
     Raises:
         UmieError: the file cannot be read, or a line is invalid.
@@ -97,7 +114,7 @@ def read_details(source: Path, images: Path | None) -> Iterator[tuple[int, Recor
                 known |= {
                     key: _without_details(known[key]) for key in ("entities", "relations", "events") if key in known
                 }
-                yield number, record_from_json(json.dumps(known), folder), data
+                yield number, record_from_json(json.dumps(known), folder)
 
 
 def _without_details(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,6 +84,8 @@ def in_window(record: Record, window: Window, earlier: Sequence[Window] = ()) ->
         name: tuple(shifted(one, -window.start) for one in getattr(record, name) if belongs(one))
         for name in ("entities", "relations", "events")
     }
+    if record.relations:
+        parts["entities"] = ()  # given pairs are the only ones that are asked about
     return replace(record, text=record.text[window.start : window.end], gold=None, **parts)
 
 
@@ -97,7 +99,6 @@ def merged(record: Record, windows: Sequence[Window], found: Sequence[Extraction
     answers: list[ExtractionAnswer] = []
     for window, one in zip(windows, found, strict=True):
         own = _with_all_places(one.record, record, places)
-        renamed = _pairs_of_items(one.record, own)
         entities |= {shifted(item, window.start): None for item in own.entities if window.owns(item)}
         pairs: dict[Any, list[Relation]] = {}
         for relation in own.relations:
@@ -111,14 +112,18 @@ def merged(record: Record, windows: Sequence[Window], found: Sequence[Extraction
                 _, arguments = events.setdefault((moved.type, moved.trigger, moved.places), (moved, {}))
                 arguments |= dict.fromkeys(moved.arguments)
         for answer in one.answers:
-            answers += _moved_answers(answer, window, renamed, {pair[:2] for pair in new})
+            target = shifted(answer.target, window.start)
+            if not isinstance(target, tuple) or target[:2] in {pair[:2] for pair in new}:
+                answers.append(replace(answer, target=target))
     kept: dict[str, Any] = {
         "entities": tuple(sorted(entities, key=_place)),
         "relations": tuple(sorted((one for own in relations.values() for one in own), key=_place)),
         "events": tuple(sorted((replace(one, arguments=tuple(more)) for one, more in events.values()), key=_place)),
     }
-    for name in ("relations", "events"):
-        kept[name] = tuple(one for one in kept[name] if _is_asked(record, first.record, kept, one))
+    if "mner" in (first.record.tasks or ()) and not record.relations:  # pairs are those of the entities
+        spans = {None, *(one.span for one in entities)}
+        kept["relations"] = tuple(one for one in kept["relations"] if {one.head, one.tail} <= spans)
+    asked = {(one.head, one.tail) for one in kept["relations"]}
     bare = replace(first.record, text=record.text, entities=(), relations=(), events=())
     kept |= {kind: tuple(places[medium]) for medium, kind in PLACES.items()}
     notices = dict.fromkeys(notice for one in found for notice in one.warnings)
@@ -130,7 +135,7 @@ def merged(record: Record, windows: Sequence[Window], found: Sequence[Extraction
         first,
         record=replace(bare, **kept),
         warnings=(Notice("windows", message), *notices),
-        answers=tuple(one for one in answers if _is_asked(record, first.record, kept, one.target)),
+        answers=tuple(one for one in answers if not isinstance(one.target, tuple) or one.target[:2] in asked),
         image_size=next(sizes, None),
         more_image_sizes=max((one.more_image_sizes for one in found), key=len),
         video_size=next((one.video_size for one in found if one.video_size is not None), None),
@@ -145,19 +150,6 @@ def _with_all_places(found: Record, given: Record, places: dict[Medium, list[Any
         known += own[number:]
         if len(known) != len(own):
             found = found.regrounded(medium, known, moved)
-    return found
-
-
-def _pairs_of_items(before: Record, after: Record) -> dict[Any, Any]:
-    """Return the items of a record by those that they were before their places had other numbers."""
-    found: dict[Any, Any] = {}
-    for name in ("entities", "relations", "events"):
-        for old, new in zip(getattr(before, name), getattr(after, name), strict=True):
-            found[old] = new
-            if isinstance(old, Event):
-                for one, other in zip(old.arguments, new.arguments, strict=True):
-                    found[replace(old, arguments=(one,))] = replace(new, arguments=(other,))
-                found[replace(old, arguments=())] = replace(new, arguments=())
     return found
 
 
@@ -177,37 +169,6 @@ def shifted(item: Any, offset: int) -> Any:
     if isinstance(item, tuple):  # a pair: head, tail and their places
         return (*map(moved, item[:2]), *item[2:])
     return item
-
-
-def _is_asked(record: Record, found: Record, kept: Mapping[str, Any], item: Any) -> bool:
-    """Return False for what was asked about only because nothing that was given begins in its window.
-
-    ``item`` is a relation, an event, or the target of an answer: a pair or an event.
-    """
-    tasks = found.tasks or ()
-    if isinstance(item, Event):
-        triggers = {one.trigger for one in record.events}
-        return not triggers or "med" in tasks or item.trigger in triggers
-    if not isinstance(item, Relation | tuple):
-        return True
-    pair = (item.head, item.tail) if isinstance(item, Relation) else item[:2]
-    if record.relations:
-        return pair in {(one.head, one.tail) for one in record.relations}
-    ends = kept["entities"] if "mner" in tasks else record.entities
-    return not ends or all(span is None or span in {one.span for one in ends} for span in pair)
-
-
-def _moved_answers(
-    answer: ExtractionAnswer, window: Window, renamed: Mapping[Any, Any], pairs: Collection[Any]
-) -> Iterator[ExtractionAnswer]:
-    """Yield an answer with offsets into the whole text, unless an earlier window was asked about the same pair."""
-    target = shifted(answer.target, window.start)
-    if isinstance(target, tuple) and target[:2] not in pairs:
-        return
-    own = [(renamed.get(item, item), value) for item, value in answer.probabilities]
-    kept = ((item, value) for item, value in own if isinstance(item, Relation) or window.owns(item))
-    moved = tuple((shifted(item, window.start), value) for item, value in kept)
-    yield replace(answer, target=target, probabilities=moved)
 
 
 def _spans(item: Any) -> list[Span]:

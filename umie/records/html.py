@@ -12,7 +12,6 @@ from umie.records.places import Places
 
 # Okabe and Ito's colors, which color-blind readers can distinguish, lightened so that text on them can be read
 COLORS = ("#8fd3f5", "#f7d48a", "#8fdcc3", "#f3b0d0", "#f5b58a", "#b5c8ee", "#f2ec9b", "#cfcfcf")
-Probability = Callable[..., float | None]
 
 
 class Line(NamedTuple):
@@ -21,58 +20,54 @@ class Line(NamedTuple):
     kind: str
     label: str
     parts: tuple[tuple[Span | None, Places], ...]
-    item: tuple[Any, ...]  # whose probability it has
+    probability: float | None
 
 
-def record_html(
-    record: Any,
-    probability: Probability | None = None,
-    is_none: Callable[[str], bool] = lambda kind: kind.casefold() == "none",
-) -> str:
+def record_html(record: Any, is_none: Callable[[str], bool] = lambda kind: kind.casefold() == "none") -> str:
     """Return a record as HTML without scripts: its text, its media by name, and its items.
 
     Args:
         record: the record.
-        probability: returns the probability of an item, as ``Extraction.probability``; None leaves the column out.
         is_none: returns whether a label says that a pair has no relation; such pairs are left out.
     """
-    lines = list(_lines(record, is_none))
+    lines = list(lines_of(record, is_none))
     labels = list(dict.fromkeys(line.label for line in lines))
     colors = {label: COLORS[number % len(COLORS)] for number, label in enumerate(labels)}
     media = ", ".join(
         f"{medium}: {one}" for medium in record.media for one in record.of(medium) if isinstance(one, str)
     )
-    head = "".join(
-        f"<th>{name}</th>" for name in ("", "label", "words or places", *(["probability"] * bool(probability)))
-    )
+    has_probabilities = any(line.probability is not None for line in lines)
+    columns = "", "label", "words or places", *(["probability"] * has_probabilities)
+    head = "".join(f"<th>{name}</th>" for name in columns)
     body = ""
     for line in lines:
-        said = " &ndash; ".join(escape(_said(record, *part)) for part in line.parts)
+        words = " &ndash; ".join(escape(said(record, *part)) for part in line.parts)
         color = f"background: {colors[line.label]}; color: black"
-        cells = f"<td>{line.kind}</td><td style='{color}'>{escape(line.label)}</td><td>{said}</td>"
-        if probability is not None:
-            value = probability(*line.item)
-            cells += f"<td>{'' if value is None else f'{value:.2f}'}</td>"
+        cells = f"<td>{line.kind}</td><td style='{color}'>{escape(line.label)}</td><td>{words}</td>"
+        if has_probabilities:
+            cells += f"<td>{'' if line.probability is None else f'{line.probability:.2f}'}</td>"
         body += f"<tr>{cells}</tr>"
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if lines else "<p>no items</p>"
     note = f"<p><small>{escape(media)}</small></p>" if media else ""
     return f"<div><p style='white-space: pre-wrap'>{_marked(record, lines, colors)}</p>{note}{table}</div>"
 
 
-def _lines(record: Any, is_none: Callable[[str], bool]) -> Iterator[Line]:
+def lines_of(record: Any, is_none: Callable[[str], bool]) -> Iterator[Line]:
+    """Yield the items of a record, but for pairs without a relation, and the arguments of each event after it."""
     for entity in record.entities:
-        yield Line("entity", entity.type, ((entity.span, entity.places),), (entity,))
+        yield Line("entity", entity.type, ((entity.span, entity.places),), entity.probability)
     for relation in record.relations:
         if not is_none(relation.type):
             ends = (relation.head, relation.head_places), (relation.tail, relation.tail_places)
-            yield Line("relation", relation.type, ends, (relation,))
+            yield Line("relation", relation.type, ends, relation.probability)
     for event in record.events:
-        yield Line("event", event.type, ((event.trigger, event.places),), (event,))
+        yield Line("event", event.type, ((event.trigger, event.places),), event.probability)
         for argument in event.arguments:
-            yield Line("argument", argument.role, ((argument.span, argument.places),), (event, argument))
+            yield Line("argument", argument.role, ((argument.span, argument.places),), argument.probability)
 
 
-def _said(record: Any, span: Span | None, places: Places) -> str:
+def said(record: Any, span: Span | None, places: Places) -> str:
+    """Return the words and the names of the places of a part of an item."""
     words = [] if span is None else [record.surface(span)]
     return " ".join([*words, *places.names]) or "(not in the text)"
 

@@ -186,7 +186,7 @@ def _annotation(record: Record) -> dict[str, list[dict[str, Any]]]:
     def argument(item: Argument) -> dict[str, Any]:
         one_region = item.span is None and len(item.regions) == 1 and not item.places.without("image")
         filler = {"region": item.regions[0]} if one_region else mention(item.span, item.places)
-        return {"role": item.role, **filler}
+        return {"role": item.role, **filler, **_probable(item)}
 
     return {
         "regions": [
@@ -202,12 +202,15 @@ def _annotation(record: Record) -> dict[str, list[dict[str, Any]]]:
             }
             for track in record.tracks
         ],
-        "entities": [{"type": item.type, **mention(item.span, item.places)} for item in record.entities],
+        "entities": [
+            {"type": item.type, **mention(item.span, item.places), **_probable(item)} for item in record.entities
+        ],
         "relations": [
             {
                 "type": item.type,
                 "head": mention(item.head, item.head_places),
                 "tail": mention(item.tail, item.tail_places),
+                **_probable(item),
             }
             for item in record.relations
         ],
@@ -216,10 +219,15 @@ def _annotation(record: Record) -> dict[str, list[dict[str, Any]]]:
                 "type": event.type,
                 "trigger": (mention(event.trigger, event.places) or None),
                 "arguments": [argument(item) for item in event.arguments],
+                **_probable(event),
             }
             for event in record.events
         ],
     }
+
+
+def _probable(item: Entity | Relation | Event | Argument) -> dict[str, float]:
+    return {} if item.probability is None else {"probability": round(item.probability, 4)}
 
 
 def _labeled(place: Region | Segment | Track) -> dict[str, str]:
@@ -376,7 +384,10 @@ def _mention(value: object, text: str, kind: str) -> tuple[Span | None, Places]:
     """
     if not isinstance(value, dict):
         return check_span(value, kind), NOWHERE
-    data = _object(value, kind, ("span", "text", "type", *PLACES.values()))
+    return _covered(_object(value, kind, ("span", "text", "type", *PLACES.values())), text, kind)
+
+
+def _covered(data: Mapping[str, Any], text: str, kind: str) -> tuple[Span | None, Places]:
     places, span = _places(data, kind), _span(data, text, kind)
     return (span if places else check_span(span, kind)), places
 
@@ -436,26 +447,28 @@ def _label(data: Mapping[str, Any], kind: str) -> str | None:
 
 
 def _entity(value: object, text: str) -> Entity:
-    data = _object(value, "entity", ("type", "span", "text", *PLACES.values()))
-    span, places = _mention(data, text, "entity")
-    return Entity(read_string(data, "type", "entity"), span, "" if span is None else text[slice(*span)], *places)
+    data = _object(value, "entity", ("type", "span", "text", "probability", *PLACES.values()))
+    span, places = _covered(data, text, "entity")
+    covered = "" if span is None else text[slice(*span)]
+    return Entity(read_string(data, "type", "entity"), span, covered, *places, data.get("probability"))
 
 
 def _relation(value: object, text: str) -> Relation:
-    data = _object(value, "relation", ("type", "head", "tail"))
+    data = _object(value, "relation", ("type", "head", "tail", "probability"))
     (head, head_places), (tail, tail_places) = (
         _mention(data.get(end), text, f"relation {end}") for end in ("head", "tail")
     )
-    return Relation(read_string(data, "type", "relation"), head, tail, head_places, tail_places)
+    kind = read_string(data, "type", "relation")
+    return Relation(kind, head, tail, head_places, tail_places, data.get("probability"))
 
 
 def _event(value: object, text: str) -> Event:
-    data = _object(value, "event", ("type", "trigger", "arguments"))
+    data = _object(value, "event", ("type", "trigger", "arguments", "probability"))
     trigger = data.get("trigger")
     span, places = (None, NOWHERE) if trigger is None else _mention(trigger, text, "event trigger")
     arguments = []
     for item in _list(data.get("arguments"), "arguments"):
-        filler = _object(item, "argument", ("role", "span", "region", "text", *PLACES.values()))
+        filler = _object(item, "argument", ("role", "span", "region", "text", "probability", *PLACES.values()))
         role = read_string(filler, "role", "argument")
         owner = f"argument {shown(role)}"
         shown_by = _places(filler, owner)
@@ -464,8 +477,8 @@ def _event(value: object, text: str) -> Event:
                 raise UmieError(f"{owner} has `region` and other fillers: use `regions`, a list")
             shown_by = Places(regions=(filler["region"],))
         covered = _span(filler, text, owner)
-        arguments.append(Argument(role, covered, *shown_by))
-    return Event(read_string(data, "type", "event"), span, tuple(arguments), *places)
+        arguments.append(Argument(role, covered, *shown_by, filler.get("probability")))
+    return Event(read_string(data, "type", "event"), span, tuple(arguments), *places, data.get("probability"))
 
 
 _FIELDS: dict[str, Callable[[Any], Any]] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from umie.errors import UmieError, check_characters, shown
+from umie.errors import UmieError, check_characters, check_share, shown
 from umie.files import resolved_inside
 from umie.records.offsets import advice
 from umie.records.places import (
@@ -38,7 +38,7 @@ class Entity:
     """A typed span, the places that show it, or both.
 
     ``text`` is the covered text (a Record fills it in, or checks it). ``regions``, ``tracks`` and ``segments`` are
-    indices of the record's.
+    indices of the record's. ``probability``, 0..1, is that of a model; as in all items, ``==`` ignores it.
     """
 
     type: str
@@ -47,8 +47,10 @@ class Entity:
     regions: tuple[int, ...] = ()
     tracks: tuple[int, ...] = ()
     segments: tuple[int, ...] = ()
+    probability: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        _check_probability(self, "entity")
         _check_places(self, "entity")
         if self.span is not None:
             object.__setattr__(self, "span", check_span(self.span, "entity span"))
@@ -73,8 +75,10 @@ class Relation:
     tail: Span | None
     head_places: Places = NOWHERE
     tail_places: Places = NOWHERE
+    probability: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        _check_probability(self, "relation")
         for end in ("head", "tail"):
             span, places = getattr(self, end), Places(*getattr(self, f"{end}_places")).checked(f"relation {end}")
             object.__setattr__(self, f"{end}_places", places)
@@ -93,8 +97,10 @@ class Argument:
     regions: tuple[int, ...] = ()
     tracks: tuple[int, ...] = ()
     segments: tuple[int, ...] = ()
+    probability: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        _check_probability(self, "argument")
         _check_places(self, f"argument {shown(self.role)}")
         if self.span is not None:
             object.__setattr__(self, "span", check_span(self.span, f"argument {shown(self.role)}"))
@@ -120,8 +126,10 @@ class Event:
     regions: tuple[int, ...] = ()
     tracks: tuple[int, ...] = ()
     segments: tuple[int, ...] = ()
+    probability: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        _check_probability(self, "event")
         _check_places(self, "event")
         if self.trigger is not None:
             object.__setattr__(self, "trigger", check_span(self.trigger, "event trigger"))
@@ -487,6 +495,11 @@ def check_span(value: object, kind: str) -> Span:
     if not 0 <= start < end:
         raise UmieError(f"{kind} is {[start, end]}: expected 0 <= start < end")
     return (start, end)
+
+
+def _check_probability(item: Entity | Relation | Event | Argument, kind: str) -> None:
+    if item.probability is not None:
+        check_share(f"probability of the {kind}", item.probability)
 
 
 def _check_places(item: Entity | Event | Argument, owner: str) -> None:

@@ -34,18 +34,17 @@ class _Run(NamedTuple):
     items: Sequence[Item]
 
 
-def draw_record(record: Record, path: str | Path, line: Mapping[str, Any] | None = None) -> None:
+def draw_record(record: Record, path: str | Path) -> None:
     """Draw a record with its items, one color for each, as PNG, PDF or SVG.
 
     Args:
         record: the record; a medium that cannot be read is replaced by the reason.
         path: the file; its ending is the format.
-        line: its line as plain values, which may have the ``probability`` of items.
 
     Raises:
         UmieError: the ending is unknown, or the file cannot be written.
     """
-    items = list(items_of(record, line or {}))
+    items = list(items_of(record))
     lines = list(_wrapped(pieces_of(record.text, items), WIDTH - 2 * _MARGIN))[:MAX_LINES]
     legend = [(item, f"{item.title}: {_told(item)}"[:150]) for item in items[:MAX_LINES]]
     media = [(medium, number, _HEIGHTS[medium]) for medium, number in record.numbered_media]

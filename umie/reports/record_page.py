@@ -68,12 +68,11 @@ class Part:
         return " ".join(self.places.names)
 
 
-def write_page(records: Iterable[tuple[str, Record, Mapping[str, Any]]], path: Path, title: str) -> int:
+def write_page(records: Iterable[tuple[str, Record]], path: Path, title: str) -> int:
     """Write a page of records; return the number of media that cannot be read, which the page names.
 
     Args:
-        records: what each is called, e.g. the line of a file; the record; and its line, as plain values, which may have
-            the ``probability`` of items, or {}.
+        records: what each is called, e.g. the line of a file, and the record.
         path: the HTML file. It contains all media, scaled down, and needs no other file.
         title: the title of the page.
 
@@ -81,15 +80,15 @@ def write_page(records: Iterable[tuple[str, Record, Mapping[str, Any]]], path: P
         UmieError: the file cannot be written.
     """
     budget = [MAX_SOUND]
-    cards = [_card(name, record, line, budget) for name, record, line in records]
+    cards = [_card(name, record, budget) for name, record in records]
     page = render("records", title=title, cards=cards)
     with atomic_write(path) as file:
         file.write(page)
     return sum(one["problem"] is not None for card in cards for one in card["media"])
 
 
-def _card(name: str, record: Record, line: Mapping[str, Any], budget: list[int]) -> dict[str, Any]:
-    items = list(items_of(record, line))
+def _card(name: str, record: Record, budget: list[int]) -> dict[str, Any]:
+    items = list(items_of(record))
     shown = owners_of(items)
     return {
         "name": name,
@@ -112,32 +111,25 @@ def owners_of(items: Iterable[Item]) -> dict[str, list[Item]]:
     return shown
 
 
-def items_of(record: Record, line: Mapping[str, Any]) -> Iterator[Item]:
-    """Yield the items of a record, with the probabilities in its line, if there are any."""
+def items_of(record: Record) -> Iterator[Item]:
+    """Yield the items of a record."""
 
-    def part(role: str, span: Span | None, places: Places, written: Mapping[str, Any] | None = None) -> Part:
-        probability = (written or {}).get("probability")
-        value = float(probability) if isinstance(probability, int | float) else None
-        return Part(role, span, record.surface(span) if span is not None else "", places, value)
-
-    def lines(key: str, count: int, source: Mapping[str, Any] = line) -> Sequence[Mapping[str, Any]]:
-        found = source.get(key)
-        return found if isinstance(found, list) and len(found) == count else [{}] * count
+    def part(role: str, span: Span | None, places: Places, probability: float | None = None) -> Part:
+        return Part(role, span, record.surface(span) if span is not None else "", places, probability)
 
     number = 0
-    for entity, written in zip(record.entities, lines("entities", len(record.entities)), strict=True):
-        yield Item(number, "entity", entity.type, [part("", entity.span, entity.places, written)])
+    for entity in record.entities:
+        yield Item(number, "entity", entity.type, [part("", entity.span, entity.places, entity.probability)])
         number += 1
-    for relation, written in zip(record.relations, lines("relations", len(record.relations)), strict=True):
+    for relation in record.relations:
         if not is_no_relation(relation.type):
-            head = part("head", relation.head, relation.head_places, written)
-            tail = part("tail", relation.tail, relation.tail_places)
-            yield Item(number, "relation", relation.type, [head, tail])
+            head = part("head", relation.head, relation.head_places, relation.probability)
+            yield Item(number, "relation", relation.type, [head, part("tail", relation.tail, relation.tail_places)])
             number += 1
-    for event, written in zip(record.events, lines("events", len(record.events)), strict=True):
-        trigger = [part("trigger", event.trigger, event.places, written)] if event.trigger or event.places else []
-        own = lines("arguments", len(event.arguments), written)
-        parts = [part(one.role, one.span, one.places, its) for one, its in zip(event.arguments, own, strict=True)]
+    for event in record.events:
+        has_trigger = event.trigger or event.places
+        trigger = [part("trigger", event.trigger, event.places, event.probability)] if has_trigger else []
+        parts = [part(one.role, one.span, one.places, one.probability) for one in event.arguments]
         yield Item(number, "event", event.type, [*trigger, *parts])
         number += 1
 

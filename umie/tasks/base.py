@@ -298,6 +298,22 @@ class Task(ABC, Generic[I]):
         """Return the places that a query with this target is about, where the query names them in place of spans."""
         return ()
 
+    def probability_of(self, item: I) -> float | None:
+        """Return the probability of an item of a record; None if it has none, or a model did not report it."""
+        return getattr(item, "probability", None)
+
+    def with_probability(self, item: I, probability: float) -> I:
+        """Return an item that says its probability, if it can."""
+        return item
+
+    def with_probabilities(self, items: Items[I]) -> Items[I]:
+        """Return the items of an answer, each with its probability, if the decoder reports it."""
+        if not items.probabilities:
+            return items
+        own = zip(items, items.probabilities, strict=True)
+        said = [self.with_probability(item, value) for item, value in own]
+        return Items(said, items.dropped, items.probabilities, items.scored)
+
     def label_of(self, item: I) -> str:
         """Return the label of an item, for scores per label."""
         return str(getattr(item, "type", ""))
@@ -374,6 +390,10 @@ class FieldTask(Task[I]):
     def with_items(self, record: Record, items: Iterable[I]) -> Record:
         """Return the record with these items."""
         return replace(record, gold=None, **{self.kind: tuple(items)})  # type: ignore[arg-type] # a field of annotation
+
+    def with_probability(self, item: I, probability: float) -> I:
+        """Return an item with its probability."""
+        return replace(item, probability=probability)  # type: ignore[type-var] # a dataclass
 
     def used_labels(self, record: Record) -> Iterator[str]:
         """Yield the types of the items."""

@@ -83,6 +83,14 @@ class MEAE(Task[Event]):
         asked = [replace(event, arguments=()) for event in record.events]
         return replace(record, events=_merge([*asked, *items]), gold=None)
 
+    def probability_of(self, item: Event) -> float | None:
+        """Return the probability of the argument of an item."""
+        return item.arguments[0].probability
+
+    def with_probability(self, item: Event, probability: float) -> Event:
+        """Return an item whose argument says its probability."""
+        return replace(item, arguments=(replace(item.arguments[0], probability=probability),))
+
     def label_of(self, item: Event) -> str:
         """Return the role of the argument of an item."""
         return item.arguments[0].role

@@ -4,12 +4,11 @@ import base64
 import io
 import json
 import re
-import shutil
-import subprocess
 import wave
 from html.parser import HTMLParser
 
 import pytest
+from browser import open_page
 from PIL import Image
 
 from umie.data.synthetic_media import SyntheticMediaConfig, write_synthetic_media
@@ -171,18 +170,27 @@ def test_a_long_list_of_items_is_folded(umie, tmp_path, monkeypatch):
         assert (f"<summary>{number} items</summary>" in (tmp_path / "a.html").read_text()) == folded
 
 
-def test_pointing_at_an_item_fades_the_others(umie, media, tmp_path):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no Chromium to open the page with")
-    records = [record for record in read_jsonl(media / "test.jsonl") if record.entities and record.text]
-    assert umie("view", "media/test.jsonl", "--id", records[0].id, "-o", "page.html")[0] == 0
-    point = "document.querySelector('mark').dispatchEvent(new MouseEvent('mouseover', {bubbles: true}))"
-    page = tmp_path / "page.html"
-    open_page = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text(encoding="utf-8"))  # it admits only its own script
-    page.write_text(f"{open_page}<script>{point}</script>", encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-    command = [chromium, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert re.search(r'<article class="dim">', found)
-    assert re.search(r'<mark tabindex="0" data-items="0 " style="[^"]*" class="on">', found)
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_in_a_browser(umie, media, tmp_path, width):
+    """It fits, its images are seen, and pointing at an item fades what does not belong to it."""
+    assert umie("view", "media/test.jsonl", "-o", "page.html", "-n", 18)[0] == 0
+    with open_page() as page:
+        page.resize(width)
+        page.requested()  # of the browser's own first page
+        page.open(tmp_path / "page.html")
+        assert page.run("return document.documentElement.scrollWidth") <= width
+        sizes = page.run("return [...document.querySelectorAll('figure.image svg')].map(one => one.clientWidth)")
+        assert sizes
+        assert all(60 < size <= width for size in sizes)
+        faded = "return document.querySelectorAll('article.dim [data-items]:not(.on)').length"
+        assert page.run(faded) == 0
+        page.click("article:has(g.used) li")  # as a finger does
+        assert page.wait_for(faded) > 0
+        on = page.run("return [...document.querySelectorAll('article.dim .on')].map(one => one.dataset.items)")
+        number = page.run("return document.querySelector('article.dim li').dataset.items")
+        assert on
+        assert all(number.strip() in one.split() for one in on)
+        page.run("document.querySelector('h1').click(); document.activeElement.blur()")
+        assert page.run("return document.querySelectorAll('article.dim').length") == 0
+        assert not page.problems()
+        assert [one for one in page.requested() if not one.startswith(("file:", "data:"))] == []

@@ -2,13 +2,16 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from umie.errors import UmieError
-from umie.extraction import Extractor
+from umie.extraction import Attention, Extractor
 from umie.extraction.attention import rows_of
 from umie.records import Entity, Record, Region
+from umie.reports.attention_figure import draw_attention
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +79,25 @@ def test_without_attention_there_is_an_error(variant, learned, seen):
     found = dataclasses.replace(found, record=dataclasses.replace(found.record, entities=seen.entities))
     with pytest.raises(UmieError, match="the fusion concat has no attention"):
         extractor.attention(found)
+
+
+def test_the_figure_shades_the_regions_by_their_attention(variant, seen, tmp_path):
+    model, processor = variant(fusion="gated")
+    regions = (Region((0.05, 0.1, 0.45, 0.9)), Region((0.55, 0.1, 0.95, 0.9)))
+    record = dataclasses.replace(seen, image=Image.new("RGB", (400, 200), "black"), regions=regions)
+    span = seen.entities[0].span
+    weights = {"image": 0.1, "O1": 0.1, "O2": 0.8}
+    attention = [Attention("mner", seen.entities[0], span, weights)] * 2
+    draw_attention(attention, record, tmp_path / "a.png")
+    drawn = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
+    orange = drawn[..., 0] - drawn[..., 2]  # more red than blue
+    middle = orange[:, : orange.shape[1] // 2]  # the first panel
+    left, right = middle[:, : middle.shape[1] // 2], middle[:, middle.shape[1] // 2 :]
+    assert np.percentile(right, 60) > np.percentile(left, 60) + 50
+    with pytest.raises(UmieError, match="no attention to a region"):
+        draw_attention([Attention("mner", seen.entities[0], span, {"image": 1.0})], record, tmp_path / "b.png")
+    assert not (tmp_path / "b.png").exists()
+    found = Extractor(model, processor).extract(dataclasses.replace(seen, regions=regions), tasks=["mner"])
+    found = dataclasses.replace(found, record=dataclasses.replace(found.record, entities=seen.entities))
+    draw_attention(Extractor(model, processor).attention(found), found.record, tmp_path / "c.svg")
+    assert "O2" in (tmp_path / "c.svg").read_text()

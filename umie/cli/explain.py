@@ -54,6 +54,10 @@ def explain(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the decisions about each record, as JSONL.")
     ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Of a text, draw where the fusion looks for each item, over the regions: PNG, PDF or SVG."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output.")] = False,
     seed: Annotated[int, typer.Option(help="Random seed of the other images and of the intervals.")] = 0,
     device: Device = None,
@@ -71,9 +75,10 @@ def explain(
     they have no words.
 
     For a text, a second table says where the fusion looks from the words of each item: its attention to the image as a
-    whole and to each region.
+    whole and to each region; --figure draws it.
 
         umie explain -m best "Kids at the Salvation Army" --image kids.jpg --other beach.jpg
+        umie explain -m best "Kids at the Salvation Army" --image kids.jpg --region 0,0,.5,1 --figure attention.png
         umie explain -m best --data test.txt -f twitter --images images -o decisions.jsonl
 
     Exit code: 0 success, 2 bad input.
@@ -82,6 +87,8 @@ def explain(
     from umie.hub import check_saved
     from umie.records import no_relation_names
     from umie.registry import load_plugins
+    from umie.reports.attention_figure import draw_attention
+    from umie.reports.style import check_figures
 
     if model is None:
         raise UmieError("--model is missing: use the directory of a saved variant or a hub name")
@@ -95,6 +102,8 @@ def explain(
             raise UmieError("--image is missing: the image that is explained")
         if output is not None:
             raise UmieError("--output requires --data: the result of a text is printed")
+        if figure is not None:
+            check_figures("a figure")
         extractor = Extractor.from_pretrained(model, device=device)
         places = [read_region(one) for one in region or ()] or None
         with no_relation_names(no_relation or ()):
@@ -106,9 +115,14 @@ def explain(
         else:
             _show(found)
             _show_attention(attention, found)
+        if figure is not None:
+            draw_attention(attention, found.extractions["given"].record, figure)
+            print_note(f"Written: {figure}")
         return
     if image or other or region:
         raise UmieError("--image, --other and --region cannot be used with --data: its records have their own")
+    if figure is not None:
+        raise UmieError("--figure draws the attention of one text: pass a text with --image and --region")
     source = source_of(data, format_name, images, regions, format_option)
     extractor = Extractor.from_pretrained(model, device=device)
     with no_relation_names(no_relation or ()):

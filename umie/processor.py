@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -19,7 +19,7 @@ from umie.checkpoints import check_file, is_model_file, write_manifest
 from umie.constrained import Constraint
 from umie.decoders.base import CandidateOptions
 from umie.encoders.several_images import joined
-from umie.errors import UmieError, at, check_keys, check_positive, check_whole, shown
+from umie.errors import UmieError, at, check_choice, check_keys, check_positive, check_whole, shown
 from umie.files import atomic_write, json_text, read_json
 from umie.framing import Framing
 from umie.grounders import Grounder
@@ -71,6 +71,8 @@ class UmieProcessor(PushToHubMixin):
         grounders: by medium, the grounder that carries out calls in answers (style ``reamo``): a name, a mapping with
             name and options, or a Grounder; without any, calls find the places of records with that label.
         temperatures: by task, what the log-odds of the probabilities of items are divided by; see ``umie calibrate``.
+        trained_places: the media whose places, such as regions of images, the model was trained with: a warning says
+            where an extractor gets none.
 
     Attributes:
         counts: the number of truncated inputs, truncated targets, missing images and dropped items.
@@ -95,6 +97,7 @@ class UmieProcessor(PushToHubMixin):
         audio_encoder: Mapping[str, Any] | encoders.MediaPreprocessor | None = None,
         grounders: Mapping[str, Any] | None = None,
         temperatures: Mapping[str, float] | None = None,
+        trained_places: Collection[str] = (),
     ) -> None:
         check_image_policy(missing_images)
         check_whole("max_input_tokens", max_input_tokens, 1)
@@ -139,6 +142,9 @@ class UmieProcessor(PushToHubMixin):
         for task, temperature in (temperatures or {}).items():
             check_positive(f"temperatures.{task}", temperature)
         self.temperatures = dict(temperatures or {})
+        for name in trained_places:
+            check_choice("trained_places", name, MEDIA)
+        self.trained_places = tuple(trained_places)
         self.features: dict[Medium, FeatureSource] = {}
         self.blind: frozenset[Medium] = frozenset()
         self.unused: frozenset[Medium] = frozenset()
@@ -522,6 +528,7 @@ class UmieProcessor(PushToHubMixin):
             **({} if self.prompt is None else {"prompt": self.prompt}),
             **({"grounders": self._grounders} if self._grounders else {}),
             **({"temperatures": self.temperatures} if self.temperatures else {}),
+            **({"trained_places": list(self.trained_places)} if self.trained_places else {}),
         }
         with atomic_write(Path(folder) / FILE) as file:
             file.write(json_text(options, indent=2))

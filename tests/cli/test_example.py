@@ -22,6 +22,16 @@ def test_all_examples_are_listed(umie):
         assert (name in out) == ("__pycache__" not in name)
 
 
+def test_all_of_them_at_once(umie, tmp_path):
+    code, out, _ = umie("example", "--all", "--output", str(tmp_path))
+    written = {file.relative_to(tmp_path) for file in tmp_path.rglob("*.*") if file.is_file()}
+    assert (code, out.count("wrote")) == (0, len(written))
+    assert {Path("embedded.yaml"), Path("real/results/mnre2_span.umie.gz")} <= written
+    code, _, err = umie("example", "--all", "--output", str(tmp_path))
+    assert code == 2
+    assert "exists" in err
+
+
 def test_a_written_example_can_be_run(umie, tmp_path, forget_plugins):
     files = [
         "own_parts.yaml",

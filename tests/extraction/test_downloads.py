@@ -141,6 +141,15 @@ def test_each_url_is_asked_once(server):
     assert [open_image(image).getpixel((0, 0)) for image in found[2].images] == [(0, 0, 255), (255, 0, 0)]
 
 
+def test_a_name_that_is_never_found_is_not_waited_for(monkeypatch):
+    never = threading.Event()
+    monkeypatch.setattr(downloads.socket, "getaddrinfo", lambda *_, **__: never.wait())
+    monkeypatch.setattr(downloads, "_WAIT_S", 0.05)
+    with pytest.raises(UmieError, match=r"slow\.example: cannot be reached \(its name was not found within 0 s\)"):
+        download_image("http://slow.example/a.png")
+    never.set()
+
+
 def test_extraction_downloads_only_if_it_may(learned, server):
     record = Record("Saw Deke Roli", f"{server}/red.png")
     with pytest.raises(UmieError, match="a URL: download it"):

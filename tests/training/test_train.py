@@ -8,7 +8,9 @@ import torch
 
 from umie.errors import UmieError
 from umie.evaluation.queries import QueryDataset
+from umie.extraction import Extractor
 from umie.fusion.gated import GatedFusion
+from umie.processor import UmieProcessor
 from umie.training import TrainingConfig, train, visual_gradient
 from umie.training.mixture import RunSampler, as_mixture
 
@@ -225,6 +227,22 @@ def test_the_visual_path_learns_too(variant, records):
         assert any(
             not torch.equal(value, before[name]) for name, value in model.named_parameters() if name.startswith(part)
         ), part
+
+
+def test_a_model_that_knows_regions_says_where_it_gets_none(variant, records, tmp_path):
+    model, processor, *_ = trained(variant, records, tasks=["mner"])
+    assert processor.trained_places == ("image",)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    extractor = Extractor.from_pretrained(tmp_path, device="cpu")
+    seen = next(record for record in records if record.regions)
+    bare = dataclasses.replace(seen.ungrounded("image"), regions=())
+    found = [extractor.extract(one, tasks=["mner"]) for one in (seen, bare, dataclasses.replace(bare, image=None))]
+    assert [[notice.kind for notice in one.warnings] for one in found] == [[], ["places"], []]
+    _, processor, *_ = trained(variant, [bare], tasks=["mner"], max_steps=1)
+    assert processor.trained_places == ()
+    with pytest.raises(UmieError, match="trained_places is 'text'"):
+        UmieProcessor(processor.tokenizer, processor.encoder, trained_places=["text"])
 
 
 def test_a_frozen_encoder_does_not_change(variant, records):

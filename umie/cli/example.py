@@ -26,6 +26,7 @@ _SCHEMAS = re.compile(r"(?<=\$schema=)(\.\./)+umie/experiments/schemas/")
 
 def example(
     names: Annotated[list[str] | None, typer.Argument(help="The files to write, e.g. embedded.yaml.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Write all of them, in their folders.")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="The directory to write to.")] = Path(),
 ) -> None:
     """List the example files that come with umie, or write some of them to a directory.
@@ -35,6 +36,7 @@ def example(
         umie example
         umie example embedded.yaml && umie ablate embedded.yaml
         umie example own_fusion.yaml own_fusion.py --output study
+        umie example --all --output examples
     """
     files = {
         file.relative_to(_EXAMPLES).as_posix(): file
@@ -42,10 +44,11 @@ def example(
         if file.suffix in (".yaml", ".py", ".jsonl", ".gz")
     }
     check_keys("example", names or (), files)
-    for name in names or ():
+    names = list(files) if every else names or []
+    for name in names:
         if (output / name).exists():
             raise UmieError(f"{output / name} exists: remove it, or write to another directory with --output")
-    for name in names or ():
+    for name in names:
         content = files[name].read_bytes()
         if files[name].suffix != ".gz":
             content = _SCHEMAS.sub(f"{_PACKAGE}/experiments/schemas/", content.decode()).encode()

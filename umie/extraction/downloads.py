@@ -171,10 +171,23 @@ def _connected(parts: SplitResult, urls: str) -> http.client.HTTPConnection:
 
 
 def _resolved(host: str, port: int) -> list[Any]:
-    try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise UmieError(f"{host}: cannot be reached ({one_line(error)})") from error
+    """Return the addresses of a host; a server of names that does not answer is not waited for."""
+    found: list[Any] = []
+
+    def ask() -> None:
+        try:
+            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            found.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_WAIT_S)
+    if not found or isinstance(found[0], Exception):
+        reason = one_line(found[0]) if found else f"its name was not found within {_WAIT_S:.0f} s"
+        raise UmieError(f"{host}: cannot be reached ({reason})")
+    addresses: list[Any] = found[0]
+    return addresses
 
 
 def _is_public(address: str) -> bool:

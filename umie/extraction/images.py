@@ -107,6 +107,9 @@ def _preprocess(model: UmieModel, processor: UmieProcessor, record: Record, miss
         own = processor.encode_medium(medium, record, on_unreadable=report)
         if unreadable and missing_images == "skip":
             return EncodedImage(None, [Notice(medium, f"{unreadable[0]}{SKIPPED}")])
+        if not (number or unreadable) and medium in record.media and medium in processor.trained_places:
+            message = f"the model was trained with {kind} of {PLURALS[medium]}, and this record has none"
+            notices.append(Notice("places", f"{message}: pass {kind}=, or let umie data {kind} find some"))
         if unreadable:
             others = ["other images"] if len(unreadable) < len(record.of(medium)) else []
             others += [other for other in record.media if other != medium and other in model.media_encoders]

@@ -39,6 +39,7 @@ NOTICES = {
     "regions": "some regions were not used",
     "segments": "some segments were not used",
     "tracks": "some tracks were not used",
+    "places": "the model was trained with places in the media, such as regions, and got none",
     "labels": "the checkpoint was not trained on some of the labels",
     "no relation": "some relation labels look like 'none' under another name; see --no-relation",
     "pairs": "some pairs of entities were not asked about",

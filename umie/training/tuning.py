@@ -21,6 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 from umie.errors import UmieError
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
+from umie.records import MEDIA
 from umie.training.checks import check_training
 from umie.training.config import Checkpoints, TrainingConfig
 from umie.training.mixture import RunSampler, as_mixture
@@ -83,6 +84,10 @@ def train(
         model.check_can_be_saved()  # before the training, not after it
     set_seed(seed)
     mixture = as_mixture(dataset)
+    asked = [record for part in mixture.datasets for record, _ in getattr(part, "asked", ())]
+    processor.trained_places = tuple(
+        medium for medium in MEDIA if any(medium in record.media and record.places(medium) for record in asked)
+    )
     steps = config.num_steps(len(mixture))
     saving = checkpoints or Checkpoints(report_to=())
     resumed = None if output is None else last_checkpoint(output, note)

@@ -6,9 +6,9 @@ from PIL import Image
 
 from umie.data.synthetic_media import SyntheticMediaConfig, scenes
 from umie.errors import UmieError
-from umie.records import Entity, Event, Mask, Record, Region, Relation
+from umie.records import Argument, Entity, Event, Mask, Record, Region, Relation
 from umie.reports.record_figure import draw_record
-from umie.reports.record_page import COLORS
+from umie.reports.record_page import COLORS, items_of, owners_of, titled
 
 HOSTILE = "$x_{1}$ <b>&amp;</b> \\frac \u202e日本語テキスト\n\n\x00\t" + "w" * 300
 
@@ -53,6 +53,7 @@ def test_masks_overlaps_and_other_formats(tmp_path):
     assert all(has_color(tmp_path / "a.png", color) for color in (COLORS[1], COLORS[3]))
     text = (tmp_path / "a.svg").read_text("utf-8")
     assert "person: Ann Lee (O1) p = 0.50" in text
+    assert "O1 person" in text  # on the box
     with pytest.raises(UmieError, match="unknown figure format"):
         draw_record(record, tmp_path / "a.gif")
 
@@ -72,3 +73,13 @@ def test_hostile_texts_and_missing_media(tmp_path, text):
         width, height = image.size
     assert width == 1200
     assert height < 6_000
+
+
+def test_places_are_named_by_what_they_show():
+    event = Event("meet", (0, 3), (Argument("agent", regions=(0,)), Argument("target", (4, 7), regions=(0,))), (1,))
+    regions = (Region((0, 0, 1, 1)), Region((0, 0, 1, 1)), Region((0, 0, 1, 1)))
+    record = Record("Ann met", "a.png", regions, (Entity("person", regions=(0, 1)),), events=(event,))
+    owners = owners_of(items_of(record))
+    assert [titled(name, owners.get(name, ())) for name in ("O1", "O2", "O3")] == [
+        "O1 person, agent, target", "O2 person, meet", "O3",
+    ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from umie.errors import UmieError
 from umie.records import Record
 from umie.records.places import Medium, place_name
-from umie.reports.record_page import COLORS, Item, items_of, owners_of, pieces_of
+from umie.reports.record_page import COLORS, Item, items_of, owners_of, pieces_of, titled
 from umie.reports.style import GRAY, new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -158,7 +158,11 @@ def _draw_medium(
     source = record.resolved(medium, number)
     every: tuple[Any, ...] = record.places(medium)
     named = [(place_name(medium, index), place) for index, place in enumerate(every)]
-    places = [(name, place, _color(owners.get(name, ()))) for name, place in named if _image_of(place) == number]
+    places = [
+        (titled(name, own := owners.get(name, ())), place, _color(own))
+        for name, place in named
+        if _image_of(place) == number
+    ]
     if medium == "image":
         from umie.images import open_image
 

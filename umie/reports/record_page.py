@@ -111,6 +111,17 @@ def owners_of(items: Iterable[Item]) -> dict[str, list[Item]]:
     return shown
 
 
+def titled(place: str, owners: Iterable[Item]) -> str:
+    """Return the name of a place with what it shows: the types of entities and events, and the roles of arguments."""
+    said = [
+        part.role if item.kind == "event" and part.role != "trigger" else item.title
+        for item in owners
+        for part in item.parts
+        if place in part.places.names
+    ]
+    return " ".join([place, ", ".join(dict.fromkeys(said))]).strip()
+
+
 def items_of(record: Record) -> Iterator[Item]:
     """Yield the items of a record."""
 
@@ -188,9 +199,9 @@ _Named = Sequence[tuple[str, Any]]  # places with their names
 
 def _place(name: str, place: Any, shown: Mapping[str, list[Item]]) -> dict[str, Any]:
     owners = shown.get(name, [])
-    label = f"{name} {place.label}" if place.label else name
+    title = titled(name, owners) if owners or not place.label else f"{name} {place.label}"
     about = "; ".join([described(place), *(item.title for item in owners)])
-    return {"place": name, "name": label, "about": about, "items": owners, "color": _color(owners)}
+    return {"place": name, "name": title, "about": about, "items": owners, "color": _color(owners)}
 
 
 def _color(owners: Sequence[Item]) -> str:

@@ -30,6 +30,7 @@ def test_all_of_them_at_once(umie, tmp_path):
     code, _, err = umie("example", "--all", "--output", str(tmp_path))
     assert code == 2
     assert "exists" in err
+    assert "leave the names out" in umie("example", "embedded.yaml", "--all")[2]
 
 
 def test_a_written_example_can_be_run(umie, tmp_path, forget_plugins):

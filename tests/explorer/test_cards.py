@@ -129,6 +129,12 @@ def test_the_threshold_hides_items(meeting):
     assert drawn(answer(meeting), threshold=1.0).texts("tr") == drawn(answer(meeting)).texts("tr")  # without any
 
 
+def test_the_threshold_does_not_hide_the_annotation():
+    annotated = Record("Ann", entities=(Entity("person", (0, 3), probability=0.3),))
+    found = Record("Ann", entities=(Entity("person", (0, 3), probability=0.9),))
+    assert marks(drawn(answer(found), annotated=annotated, threshold=0.5)) == [["✓"], ["✓"]]
+
+
 def test_an_unlikely_event_is_hidden_with_its_arguments(meeting):
     (event,) = meeting.events
     likely = tuple(replace(one, probability=0.9) for one in event.arguments)

@@ -36,8 +36,15 @@ def gates(extraction):
     return [-9.0 if answer.gate is None else answer.gate for answer in extraction.answers]
 
 
+def probabilities(extraction):
+    events = [(event, *event.arguments) for event in extraction.events]
+    items = [*extraction.entities, *extraction.record.relations, *(one for own in events for one in own)]
+    return [one.probability for one in items]
+
+
 def check(found, one_by_one):
     assert found == one_by_one
+    assert probabilities(found) == pytest.approx(probabilities(one_by_one), abs=1e-5)
     assert [answer.output for answer in found.answers] == [answer.output for answer in one_by_one.answers]
     assert gates(found) == pytest.approx(gates(one_by_one), abs=1e-5)
 

@@ -162,6 +162,11 @@ def test_extraction_downloads_only_if_it_may(learned, server):
     assert found.entities == local.entities
     assert found.gate == pytest.approx(local.gate)
     assert Extractor(*learned, urls="any").extract("Saw Deke Roli", record.image).entities == local.entities
+    told = Extractor(*learned, urls="any").explain(record.text, record.image, other=f"{server}/red.png")
+    assert set(told.extractions) == {"given", "without", "blank", "other"}
+    assert told.extractions["other"].entities == local.entities
+    with pytest.raises(UmieError, match="a URL: download it"):
+        Extractor(*learned).explain(record.text, record.image)
     with pytest.raises(UmieError, match="urls is 'all'"):
         Extractor(*learned, urls="all")
 

@@ -56,6 +56,15 @@ def test_arguments_of_given_and_predicted_events(learned, extractor, records, ev
     assert [one.events for one in extractor.extract(asked, tasks=tasks)] == [record.events for record in expected]
 
 
+def test_given_probabilities_never_leak_into_an_answer(extractor, records):
+    seen = next(record for record in records if record.events)
+    given = [dataclasses.replace(event, arguments=(), probability=0.11) for event in seen.events]
+    asked = [dataclasses.replace(seen, events=events) for events in (given, seen.events)]  # they are equal
+    found = extractor.extract(asked, tasks=["meae"])
+    assert [[event.probability for event in one.events] for one in found] == [[None] * len(given)] * 2
+    assert all(one.probability is not None for each in found for event in each.events for one in event.arguments)
+
+
 def test_an_annotation_never_leaks_into_an_answer(extractor, records):
     """An annotated record and its bare text and image give the same result; only the pairs of MRE are input."""
     for record in records[:6]:
@@ -389,6 +398,8 @@ def test_a_registered_task_extracts_like_a_built_in_one(learned, records, ner2):
     found = Extractor(*learned).extract(records[:6], tasks=[ner2], labels={ner2: labels})
     assert [one.entities for one in found] == [one.entities for one in expected]
     assert any(one.entities for one in found)
+    values, same = ([entity.probability for one in each for entity in one.entities] for each in (found, expected))
+    assert values == pytest.approx(same, abs=1e-5)
     assert all(set(one.gate) == {ner2} for one in found)
 
 

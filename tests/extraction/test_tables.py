@@ -155,11 +155,14 @@ def test_columns_on_the_command_line(folder, umie, checkpoint):
 
 def test_a_text_per_line(tmp_path):
     path = tmp_path / "in.txt"
-    path.write_text('Ann, "Bob"\n\n  \n{a brace\n{"text": "json"}\n')
-    *good, bad = read_items(path, None)
-    assert [(one.number, one.record.text) for one in good] == [(1, 'Ann, "Bob"'), (4, "{a brace")]
-    assert bad.number == 5
-    assert "name the file .jsonl" in str(bad.error)
+    path.write_text('Ann, "Bob"\n\n  \n{a brace\n{"text": "json"}\n{}\n')
+    texts = [(1, 'Ann, "Bob"'), (4, "{a brace"), (5, '{"text": "json"}'), (6, "{}")]
+    assert [(one.number, one.record.text) for one in read_items(path, None)] == texts
+    with pytest.raises(UmieError, match="columns are those of a table"):
+        list(read_items(path, None, {"text": "tweet"}))
+    path.write_text('\n{"text": "json"}\nmore\n')
+    with pytest.raises(UmieError, match=r"in.txt:2: the line is a record as JSON, not a text: name the file .jsonl"):
+        list(read_items(path, None))
 
 
 @given(st.dictionaries(st.from_regex(r"\A(input\.){0,2}(text|entities|id|own)\Z"), st.integers(), max_size=9))

@@ -51,16 +51,17 @@ def test_each_item_belongs_to_one_window_and_comes_back(text, data):
 
     spans = [one for one in (span(), span()) if text[slice(*one)].strip()]
     entities = tuple(Entity("a", one) for one in dict.fromkeys(spans))
-    events = tuple(Event("c", one.span, (Argument("d", one.span),)) for one in entities[:1])
+    events = (*(Event("c", one.span) for one in entities[:1]), Event("f"))
     pairs = (Relation("e", entities[0].span, entities[1].span),) if len(entities) == 2 else ()
-    record = Record(text, entities=entities, events=events, relations=pairs)
+    annotated = [dataclasses.replace(one, arguments=[Argument("d", span) for span in spans]) for one in events]
+    record = Record(text, entities=entities, events=annotated, relations=pairs)
     parts = [(window, in_window(record, window, windows[:place])) for place, window in enumerate(windows)]
     asked = [shifted(one, window.start) for window, part in parts for one in part.relations]
     assert asked == [one for one in pairs if any(window.contains(one) for window in windows)]  # once
     assert not pairs or not any(part.entities for _, part in parts)  # given pairs are all that is asked about
     for name in ("events",) if pairs else ("entities", "events"):
         back = [shifted(one, window.start) for window, part in parts for one in getattr(part, name)]
-        assert sorted(back, key=repr) == sorted(getattr(record, name), key=repr)
+        assert sorted(back, key=repr) == sorted({"entities": record.entities, "events": events}[name], key=repr)
     for _, part in parts:
         for entity in part.entities:
             assert part.surface(entity.span) == entity.text
@@ -133,6 +134,20 @@ def test_given_events_are_asked_about_in_their_window(extractor, long_text):
     found = extractor.extract(Record(whole, events=(event,)), tasks=["meae"])
     assert [(one.task, one.target.trigger) for one in found.answers] == [("meae", event.trigger)]
     assert [one.trigger for one in found.events] == [event.trigger]
+
+
+def test_the_same_words_may_be_asked_about_differently(extractor, long_text):
+    """A window without the given entities asks about no pairs, and a record of the same words about its own."""
+    texts, whole = long_text
+    at = whole.rindex(texts[-1])
+    entities = (Entity("person", (at, at + 3)), Entity("person", (at + 4, at + 6)))
+    record = Record(whole, entities=entities)
+    (first, *_) = windows_of(whole, lambda text: extractor._fits([extractor.processor.task("mre")], record, text))
+    short = Record(whole[first.start : first.end])
+    found = list(extractor.extract_many([record, short], tasks=["mre"]))
+    for one, alone in zip(found, (record, short), strict=True):
+        expected = extractor.extract(alone, tasks=["mre"])
+        assert [answer.target for answer in one.answers] == [answer.target for answer in expected.answers]
 
 
 def test_white_space_is_no_text(extractor):

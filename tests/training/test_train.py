@@ -241,6 +241,8 @@ def test_a_model_that_knows_regions_says_where_it_gets_none(variant, records, tm
     assert [[notice.kind for notice in one.warnings] for one in found] == [[], ["places"], []]
     _, processor, *_ = trained(variant, [bare], tasks=["mner"], max_steps=1)
     assert processor.trained_places == ()
+    blind = {"encoder": {"name": "tiny", "max_regions": 0}}
+    assert trained(variant, records, tasks=["mner"], max_steps=1, parts=blind)[1].trained_places == ()
     with pytest.raises(UmieError, match="trained_places is 'text'"):
         UmieProcessor(processor.tokenizer, processor.encoder, trained_places=["text"])
 

@@ -44,6 +44,8 @@ def example(
         if file.suffix in (".yaml", ".py", ".jsonl", ".gz")
     }
     check_keys("example", names or (), files)
+    if every and names:
+        raise UmieError("--all writes all examples: leave the names out")
     names = list(files) if every else names or []
     for name in names:
         if (output / name).exists():

@@ -87,8 +87,8 @@ def explain(
     from umie.hub import check_saved
     from umie.records import no_relation_names
     from umie.registry import load_plugins
-    from umie.reports.attention_figure import draw_attention
-    from umie.reports.style import check_figures
+    from umie.reports.attention_figure import MAX_ITEMS, draw_attention
+    from umie.reports.style import check_figures, check_format
 
     if model is None:
         raise UmieError("--model is missing: use the directory of a saved variant or a hub name")
@@ -104,6 +104,9 @@ def explain(
             raise UmieError("--output requires --data: the result of a text is printed")
         if figure is not None:
             check_figures("a figure")
+            check_format(figure)
+            if not region:
+                raise UmieError("--figure shows the attention to the regions of the image: pass some with --region")
         extractor = Extractor.from_pretrained(model, device=device)
         places = [read_region(one) for one in region or ()] or None
         with no_relation_names(no_relation or ()):
@@ -117,7 +120,8 @@ def explain(
             _show_attention(attention, found)
         if figure is not None:
             draw_attention(attention, found.extractions["given"].record, figure)
-            print_note(f"Written: {figure}")
+            cut = f" ({MAX_ITEMS} of {len(attention)} items)" if len(attention) > MAX_ITEMS else ""
+            print_note(f"Written: {figure}{cut}")
         return
     if image or other or region:
         raise UmieError("--image, --other and --region cannot be used with --data: its records have their own")

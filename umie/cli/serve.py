@@ -24,7 +24,7 @@ def serve(
     max_queue: Annotated[int, typer.Option(min=1, help="Records that may wait; with more, the answer is 503.")] = 256,
     max_body_mb: Annotated[float, typer.Option(help="Size of a request in MB; for a larger one, it is 413.")] = 20,
     max_text: Annotated[
-        int, typer.Option(min=1, help="Characters of a text; for a longer one, the answer is 413.")
+        int, typer.Option(min=1, help="Characters of a text; for a longer one, the answer is 422.")
     ] = 10_000,
     timeout_s: Annotated[
         float, typer.Option(help="Seconds for a request: 408 if it has not arrived, 504 if there is no answer.")

@@ -39,7 +39,8 @@ def item_probabilities(
             # the fewest tokens that spell these items; in a style without closings, a longer span is another item
             has_items = partial(_spells, read_items, row, answer, items[:number])
             after = lengths[bisect.bisect_left(lengths, True, key=has_items)]
-            probabilities.append(min(1.0, math.exp(sum(steps[first:after]))))  # the sum may be above 0 by rounding
+            total = sum(steps[first:after])  # above 0 only by rounding
+            probabilities.append(0.0 if math.isnan(total) else math.exp(min(total, 0.0)))
             first = after
         found.append(probabilities)
     return found

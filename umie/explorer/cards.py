@@ -53,7 +53,7 @@ class Card:
     Args:
         name: the variant, or what the annotated record is called.
         record: the record with its items.
-        line: the record as plain values, with probabilities, or {}.
+        line: the extraction as plain values, which can be copied; {} for the annotation.
         views: what is shown of its media, see ``medium_view``.
         answer: the answer of a variant; None for the annotation.
     """
@@ -86,11 +86,14 @@ def render_cards(cards: Sequence[Card], labels: Mapping[str, Sequence[str]], thr
     Args:
         cards: those of ``cards_of``.
         labels: the labels of each task, whose order decides about their colors.
-        threshold: items with a lower probability are left out.
+        threshold: items of answers with a lower probability are left out.
     """
     every = [list(items_of(card.record)) for card in cards]
     colors = _colors([row for items in every for row in _rows(items)], labels)
-    kept = [[one for item in items if (one := _above(item, threshold)) is not None] for items in every]
+    kept = [
+        items if card.answer is None else [one for item in items if (one := _above(item, threshold)) is not None]
+        for card, items in zip(cards, every, strict=True)
+    ]
     keys = [{row.key for row in _rows(items)} for items in kept]
     answers = [number for number, card in enumerate(cards) if card.answer is not None]
     annotated = next((own for own, card in zip(keys, cards, strict=True) if card.answer is None), None)

@@ -179,7 +179,7 @@ def extract_stream(
         skip_bad: as in ``extract_file``.
 
     Raises:
-        UmieError: as ``extract_file``; the results of earlier lines are written.
+        UmieError: as ``extract_file``; if a line or a medium is bad, the results of earlier lines are written.
     """
     summary = FileSummary(0)
     worker = Worker(copy.copy(extractor), Asked(name, tasks, labels, has_details=False, skip_bad=skip_bad))

@@ -107,7 +107,8 @@ def _preprocess(model: UmieModel, processor: UmieProcessor, record: Record, miss
         own = processor.encode_medium(medium, record, on_unreadable=report)
         if unreadable and missing_images == "skip":
             return EncodedImage(None, [Notice(medium, f"{unreadable[0]}{SKIPPED}")])
-        if not (number or unreadable) and medium in record.media and medium in processor.trained_places:
+        has_none = int(own["visual_mask"].sum()) <= len(record.of(medium))  # each is seen as a whole
+        if has_none and not (number or unreadable) and medium in record.media and medium in processor.trained_places:
             message = f"the model was trained with {kind} of {PLURALS[medium]}, and this record has none"
             notices.append(Notice("places", f"{message}: pass {kind}=, or let umie data {kind} find some"))
         if unreadable:

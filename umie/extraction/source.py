@@ -53,18 +53,11 @@ def read_items(source: Path, images: Path | None, columns: Mapping[str, str] | N
                     check_columns(row, names)
             yield SourceLine(number, error=row) if isinstance(row, UmieError) else _row_item(number, row, names, folder)
         return
-    if source.suffix.lower() == ".txt":
-        own = columns_of(None)
-        for number, line in bounded_lines(source):
-            if isinstance(line, UmieError):
-                yield SourceLine(number, error=line)
-            elif _is_object(line):
-                yield SourceLine(number, error=UmieError("the line is JSON, not a text: name the file .jsonl"))
-            elif line.strip():
-                yield _row_item(number, {"text": line}, own, folder)
-        return
     if columns:
-        raise UmieError(f"{source}: columns are those of a table ({', '.join(ENDINGS)}); a JSONL file has keys")
+        raise UmieError(f"{source}: columns are those of a table ({', '.join(ENDINGS)}), and this is none")
+    if source.suffix.lower() == ".txt":
+        yield from _text_items(source, folder)
+        return
     yield from _items(bounded_lines(source), folder)
 
 
@@ -88,11 +81,24 @@ def _items(lines: Iterable[tuple[int, str | UmieError]], folder: str) -> Iterato
             yield _item(number, line, folder)
 
 
-def _is_object(line: str) -> bool:
+def _text_items(source: Path, folder: str) -> Iterator[SourceLine]:
+    columns, is_first = columns_of(None), True
+    for number, line in bounded_lines(source):
+        if isinstance(line, UmieError):
+            yield SourceLine(number, error=line)
+        elif line.strip():
+            if is_first and _is_record(line):
+                raise UmieError(f"{source}:{number}: the line is a record as JSON, not a text: name the file .jsonl")
+            is_first = False
+            yield _row_item(number, {"text": line}, columns, folder)
+
+
+def _is_record(line: str) -> bool:
     try:
-        return line.lstrip().startswith("{") and isinstance(parse_line(line), dict)
-    except UmieError:
+        data = json.loads(line)
+    except ValueError:
         return False
+    return isinstance(data, dict) and "text" in data
 
 
 def read_details(source: Path, images: Path | None) -> Iterator[tuple[int, Record]]:

@@ -29,11 +29,12 @@ class Window:
     end: int
     first: int
     last: int
+    is_first: bool = False  # of the windows of its text
 
     def owns(self, item: Any) -> bool:
         """Return whether an item of the window's own text begins in it; one without words belongs to the first."""
         starts = [span[0] + self.start for span in _spans(item)]
-        return self.first <= min(starts) < self.last if starts else self.first == 0
+        return self.first <= min(starts) < self.last if starts else self.is_first
 
     def contains(self, item: Any) -> bool:
         """Return whether all words of an item of the whole text are in what the model reads."""
@@ -64,14 +65,17 @@ def windows_of(text: str, fits: Callable[[str], bool]) -> list[Window]:
             add(middle, last)
 
     add(0, len(text))
-    return found or [Window(0, len(text), 0, len(text))]
+    begin, *others = found or [Window(0, len(text), 0, len(text))]
+    return [replace(begin, is_first=True), *others]
 
 
 def in_window(record: Record, window: Window, earlier: Sequence[Window] = ()) -> Record:
     """Return the part of a record in a window: its text, and the items that belong to it and are all in it.
 
+    Events have no arguments, which nothing asks about; those that only media show belong to the first window.
     ``earlier`` are the windows before it, to which a pair may belong.
     """
+    record = replace(record, events=tuple(replace(one, arguments=()) for one in record.events))
 
     def belongs(item: Any) -> bool:
         if not window.contains(item):

@@ -121,6 +121,14 @@ def add_legend(
         figure.legend(handles.values(), handles.keys(), loc=loc, ncols=columns, **look)
 
 
+def check_format(path: Path) -> str:
+    """Return the ending of a figure's file; raise UmieError if it is not that of a format."""
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise UmieError(f"{path}: unknown figure format {suffix!r}: use {', '.join(FORMATS)}")
+    return suffix
+
+
 def save_figure(figure: Figure, path: str | Path, *, vector: bool = False) -> None:
     """Write a figure as PNG, PDF or SVG, depending on the suffix; with ``vector``, also a PDF and an SVG next to it.
 
@@ -128,9 +136,7 @@ def save_figure(figure: Figure, path: str | Path, *, vector: bool = False) -> No
         UmieError: the suffix is not supported, or the file cannot be written.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise UmieError(f"{path}: unknown figure format {suffix!r}: use {', '.join(FORMATS)}")
+    suffix = check_format(path)
     prepare_texts(figure)
     for each in [path, *(path.with_suffix(one) for one in VECTOR if vector and one != suffix)]:
         with atomic_write(each, "wb") as file:

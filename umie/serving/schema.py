@@ -23,7 +23,7 @@ _FORM = {
 
 
 class ExtractResponse(BaseModel):
-    """The items found, as `umie extract --json` prints them; what is empty is left out."""
+    """The items found, as `umie extract --json` prints them; a list is empty where nothing was found."""
 
     text: str
     tasks: list[str]

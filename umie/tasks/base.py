@@ -11,7 +11,7 @@ from string import Formatter
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from umie.errors import UmieError, UnknownNameError, check_flag, check_text
-from umie.records import Places, Record, Span
+from umie.records import Entity, Event, Places, Record, Relation, Span
 from umie.records.places import NOWHERE
 from umie.tasks import grammar
 from umie.tasks.calls import MODULES, called_places, calls_for, calls_in
@@ -304,7 +304,8 @@ class Task(ABC, Generic[I]):
 
     def with_probability(self, item: I, probability: float) -> I:
         """Return an item that says its probability, if it can."""
-        return item
+        known = isinstance(item, Entity | Relation | Event)
+        return replace(item, probability=probability) if known else item  # type: ignore[type-var] # a dataclass
 
     def with_probabilities(self, items: Items[I]) -> Items[I]:
         """Return the items of an answer, each with its probability, if the decoder reports it."""
@@ -390,10 +391,6 @@ class FieldTask(Task[I]):
     def with_items(self, record: Record, items: Iterable[I]) -> Record:
         """Return the record with these items."""
         return replace(record, gold=None, **{self.kind: tuple(items)})  # type: ignore[arg-type] # a field of annotation
-
-    def with_probability(self, item: I, probability: float) -> I:
-        """Return an item with its probability."""
-        return replace(item, probability=probability)  # type: ignore[type-var] # a dataclass
 
     def used_labels(self, record: Record) -> Iterator[str]:
         """Yield the types of the items."""

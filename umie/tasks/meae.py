@@ -103,7 +103,7 @@ class MEAE(Task[Event]):
         self, found: Record, given: Record, *, from_source: bool, max_subjects: int | None = None
     ) -> tuple[Record, int]:
         """Return the record with the events to ask about, without arguments, and their number."""
-        events = (found if from_source else given).events
+        events = found.events if from_source else [replace(event, probability=None) for event in given.events]
         return replace(found, events=tuple(replace(event, arguments=()) for event in events)), len(events)
 
     def used_labels(self, record: Record) -> Iterator[str]:

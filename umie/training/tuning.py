@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 from umie.errors import UmieError
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
-from umie.records import MEDIA
+from umie.records import Medium, Record
 from umie.training.checks import check_training
 from umie.training.config import Checkpoints, TrainingConfig
 from umie.training.mixture import RunSampler, as_mixture
@@ -85,9 +85,10 @@ def train(
     set_seed(seed)
     mixture = as_mixture(dataset)
     asked = [record for part in mixture.datasets for record, _ in getattr(part, "asked", ())]
-    processor.trained_places = tuple(
-        medium for medium in MEDIA if any(medium in record.media and record.places(medium) for record in asked)
-    )
+    if asked:
+        processor.trained_places = tuple(
+            medium for medium in processor.preprocessors if _has_places(asked, medium, processor)
+        )
     steps = config.num_steps(len(mixture))
     saving = checkpoints or Checkpoints(report_to=())
     resumed = None if output is None else last_checkpoint(output, note)
@@ -141,6 +142,14 @@ def train(
     if resumed is None:
         summary["train_loss"] = result.training_loss  # includes the steps after the last log
     return {**summary, **measured}
+
+
+def _has_places(records: Sequence[Record], medium: Medium, processor: UmieProcessor) -> bool:
+    """Return whether the model sees places in most records with a medium."""
+    if medium in processor.blind | processor.unused or processor.max_places(medium) == 0:
+        return False
+    counts = [len(record.places(medium)) > 0 for record in records if medium in record.media]
+    return 2 * sum(counts) > len(counts)
 
 
 def is_over(state: Mapping[str, Any], steps: int, saving: Checkpoints) -> bool:

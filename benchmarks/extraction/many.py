@@ -3,6 +3,7 @@
     python benchmarks/extraction/many.py --model best --data test.jsonl --lines 200000
 
 The records of a file are repeated, each line with an id of its own; a tenth keep their images, and a few lines are bad.
+With --texts, the other nine tenths are the lines of a text file.
 The process is killed (SIGKILL) at equal distances and started again. Prints texts per second and memory, and fails if
 a line is missing, repeated or out of order, or if the memory grows.
 """
@@ -15,23 +16,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 
 import psutil
 
 
-def write_input(data: Path, path: Path, lines: int, bad: int) -> int:
+def write_input(data: Path, texts: Path | None, path: Path, lines: int, bad: int) -> int:
     """Write the lines; return the number of those with an image."""
     records = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    others = records if texts is None else [{"text": line} for line in texts.read_text(encoding="utf-8").splitlines()]
+    seen, unseen = cycle(records), cycle(others)
     kept = ("text", "image", "regions")
     every = lines // bad if bad else lines + 1
     with_image = 0
     with path.open("w", encoding="utf-8") as file:
-        for number, record in enumerate(islice(cycle(records), lines)):
-            line = {key: value for key, value in record.items() if key in kept} | {"id": str(number)}
-            if number % 10:
-                line = {key: line[key] for key in ("text", "id")}
+        for number in range(lines):
+            line = {"text": next(unseen)["text"]}
+            if number % 10 == 0:
+                line = {key: value for key, value in next(seen).items() if key in kept}
+            line["id"] = str(number)
             with_image += "image" in line
             is_bad = number % every == every - 1
             file.write(f"{'{broken' if is_bad else json.dumps(line, ensure_ascii=False)}\n")
@@ -84,6 +88,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", type=Path, required=True, help="records as JSONL; images are next to it")
+    parser.add_argument(
+        "--texts", type=Path, help="texts without images, one per line; by default those of the records"
+    )
     parser.add_argument("--lines", type=int, default=200_000)
     parser.add_argument("--bad", type=int, default=20, help="number of bad lines")
     parser.add_argument("--kills", type=int, default=2)
@@ -91,7 +98,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         source, output = Path(scratch) / "in.jsonl", Path(scratch) / "out.jsonl"
-        with_image = write_input(given.data, source, given.lines, given.bad)
+        with_image = write_input(given.data, given.texts, source, given.lines, given.bad)
         command = [
             sys.executable,
             "-m",

@@ -70,9 +70,9 @@ def explain(
     For a text, a table of the items that are found with any of the images: their probabilities, or - where they are not
     found. With --data, the decisions are the items that are found with the record's image or with the one that is
     named, changed are those that are found with only one of the two, and the 95% interval of their share is over the
-    records; the other image is that of another record. Regions stay where they are, and answers of a model that was
-    trained with regions are about them. Items are compared by what they say about the text: their regions count only if
-    they have no words.
+    records. Of a record that lists its annotated tasks, only decisions of these count. The other image is that of
+    another record. Regions stay where they are, and answers of a model that was trained with regions are about them.
+    Items are compared by what they say about the text: their regions count only if they have no words.
 
     For a text, a second table says where the fusion looks from the words of each item: its attention to the image as a
     whole and to each region; --figure draws it.
@@ -118,7 +118,9 @@ def explain(
         else:
             _show(found)
             _show_attention(attention, found)
-        if figure is not None:
+        if figure is not None and not attention:
+            print_note("note: no item has attention, so there is no figure")
+        elif figure is not None:
             draw_attention(attention, found.extractions["given"].record, figure)
             cut = f" ({MAX_ITEMS} of {len(attention)} items)" if len(attention) > MAX_ITEMS else ""
             print_note(f"Written: {figure}{cut}")
@@ -176,7 +178,8 @@ def _explain_data(
         count = stack.enter_context(counting(f"explaining {source.path.name}", len(records)))
 
         def counted(found: Iterable[Explanation]) -> Iterator[Explanation]:
-            for one in found:
+            for record, one in zip(records, found, strict=True):
+                one = one.about(record.annotated_for)
                 if file is not None:
                     file.write(json_text(one.to_json()) + "\n")
                 yield one.bare()
@@ -215,4 +218,4 @@ def _show(found: Explanation) -> None:
     show(table)
     for view in found.views:
         changed, number = found.counts(view)
-        print_line(f"{changed} of {number} {'items' if number != 1 else 'item'} would change {VIEWS[view]}")
+        print_line(f"{changed} of {number} items are found only with the image, or only {VIEWS[view]}")

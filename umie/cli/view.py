@@ -53,6 +53,8 @@ def view(
 
     output = file.with_suffix(".html") if output is None else output
     check_distinct([file, output])
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UmieError(f"--output {output}: a page ends in .html")
     if drawings is not None:
         check_figures("--drawings")
     source = source_of(file, format_name, images, regions, format_option)

@@ -79,6 +79,10 @@ class Explanation:
         """Return the decisions without the extractions and their images, to keep many in memory."""
         return replace(self, extractions=dict.fromkeys(self.extractions))
 
+    def about(self, is_asked: Callable[[str], bool]) -> Explanation:
+        """Return only the decisions about some tasks."""
+        return replace(self, decisions=tuple(one for one in self.decisions if is_asked(one.task)))
+
     def counts(self, view: str) -> tuple[int, int]:
         """Return the number of decisions that a view changes, and that of all with the image or this view."""
         own = [one for one in self.decisions if one.found[GIVEN] or one.found[view]]

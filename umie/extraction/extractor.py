@@ -332,6 +332,9 @@ class Extractor:
             raise UmieError("tasks is empty: name at least one task, or omit it")
         trained = self.processor.task_options
         names = all_tasks.ordered(tasks if tasks is not None else trained or None)
+        for name in names:
+            if all_tasks.task_class(name).is_auxiliary:
+                raise UmieError(f"the task {name} is only for training: it has nothing to extract")
         needed = all_tasks.with_sources(names)
         built = {name: self.processor.task(name) for name in needed}
         notices = [

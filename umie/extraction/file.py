@@ -17,6 +17,7 @@ from typing import IO, Any
 import umie
 from umie.errors import UmieError, check_flag, check_kind, check_local, shown
 from umie.extraction.extractor import WINDOW_BATCHES, Extractor, Labels
+from umie.extraction.rows import ENDINGS
 from umie.extraction.source import read_items, stream_items
 from umie.extraction.worker import Asked, Outcome, Worker, extracting
 from umie.files import check_distinct
@@ -118,6 +119,9 @@ def extract_file(
     devices = [device] if isinstance(device, str | None) else list(device)
     if not devices or not all(isinstance(one, str | None) for one in devices):
         raise UmieError(f"device is {shown(device)}: pass a device such as 'cpu', or a list of them")
+    for path in paths:
+        if path.suffix.lower() in ENDINGS:
+            raise UmieError(f"{path}: the output is JSONL: name it {path.with_suffix('.jsonl').name}")
     check_saved(model)
     check_distinct([source, *paths, rejected])
     if images is not None and not images.is_dir():

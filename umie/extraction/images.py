@@ -99,7 +99,8 @@ def _preprocess(model: UmieModel, processor: UmieProcessor, record: Record, miss
             continue
         limit = getattr(processor.preprocessors[medium].config, "max_regions", number)
         if number and medium not in record.media:
-            notices.append(Notice(kind, f"{number} {kind} were ignored: the record has no {medium}"))
+            few = f"1 {kind[:-1]} was" if number == 1 else f"{number} {kind} were"
+            notices.append(Notice(kind, f"{few} ignored: the record has no {medium}"))
         elif number > limit:
             notices.append(Notice(kind, f"only the first {limit} of {number} {kind} were used"))
         unreadable: list[UmieError] = []
@@ -110,7 +111,9 @@ def _preprocess(model: UmieModel, processor: UmieProcessor, record: Record, miss
         has_none = int(own["visual_mask"].sum()) <= len(record.of(medium))  # each is seen as a whole
         if has_none and not (number or unreadable) and medium in record.media and medium in processor.trained_places:
             message = f"the model was trained with {kind} of {PLURALS[medium]}, and this record has none"
-            notices.append(Notice("places", f"{message}: pass {kind}=, or let umie data {kind} find some"))
+            notices.append(
+                Notice("places", f"{message}: pass them ({kind}=, --{kind[:-1]}), or let umie data {kind} find some")
+            )
         if unreadable:
             others = ["other images"] if len(unreadable) < len(record.of(medium)) else []
             others += [other for other in record.media if other != medium and other in model.media_encoders]

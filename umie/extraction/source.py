@@ -16,6 +16,7 @@ from umie.records.jsonl import KEYS, parse_line, record_from_json
 
 DETAILS = {"box", "boxes", "pixels", "seconds", "paths"}
 """The keys of items that ``Extraction.to_json`` adds to those of a record."""
+_JSON_ENDINGS = (".jsonl", ".ndjson", ".json", "")
 _KNOWN = {*KEYS, "licence"}  # the old name of the key license is still read
 
 
@@ -58,6 +59,9 @@ def read_items(source: Path, images: Path | None, columns: Mapping[str, str] | N
     if source.suffix.lower() == ".txt":
         yield from _text_items(source, folder)
         return
+    if source.suffix.lower() not in _JSON_ENDINGS:
+        known = ", ".join((*_JSON_ENDINGS[:-1], *ENDINGS, ".txt"))
+        raise UmieError(f"{source}: files with the ending {source.suffix} cannot be read: use one of {known}")
     yield from _items(bounded_lines(source), folder)
 
 

@@ -87,8 +87,6 @@ def explain(
     from umie.hub import check_saved
     from umie.records import no_relation_names
     from umie.registry import load_plugins
-    from umie.reports.attention_figure import MAX_ITEMS, draw_attention
-    from umie.reports.style import check_figures, check_format
 
     if model is None:
         raise UmieError("--model is missing: use the directory of a saved variant or a hub name")
@@ -103,6 +101,8 @@ def explain(
         if output is not None:
             raise UmieError("--output requires --data: the result of a text is printed")
         if figure is not None:
+            from umie.reports.style import check_figures, check_format
+
             check_figures("a figure")
             check_format(figure)
             if not region:
@@ -121,6 +121,8 @@ def explain(
         if figure is not None and not attention:
             print_note("note: no item has attention, so there is no figure")
         elif figure is not None:
+            from umie.reports.attention_figure import MAX_ITEMS, draw_attention
+
             draw_attention(attention, found.extractions["given"].record, figure)
             cut = f" ({MAX_ITEMS} of {len(attention)} items)" if len(attention) > MAX_ITEMS else ""
             print_note(f"Written: {figure}{cut}")

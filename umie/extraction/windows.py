@@ -110,6 +110,7 @@ def merged(record: Record, windows: Sequence[Window], found: Sequence[Extraction
             pairs.setdefault((moved.head, moved.tail, moved.head_places, moved.tail_places), []).append(moved)
         new = {pair: own for pair, own in pairs.items() if pair not in relations}
         relations |= new
+        asked_here = {pair[:2] for pair in new}
         for event in own.events:
             if window.owns(event):
                 moved = shifted(event, window.start)
@@ -117,7 +118,7 @@ def merged(record: Record, windows: Sequence[Window], found: Sequence[Extraction
                 arguments |= dict.fromkeys(moved.arguments)
         for answer in one.answers:
             target = shifted(answer.target, window.start)
-            if not isinstance(target, tuple) or target[:2] in {pair[:2] for pair in new}:
+            if not isinstance(target, tuple) or target[:2] in asked_here:
                 answers.append(replace(answer, target=target))
     kept: dict[str, Any] = {
         "entities": tuple(sorted(entities, key=_place)),

@@ -193,6 +193,12 @@ def test_a_checkpoint_directory_as_decoder(variant, aligned, tmp_path, embedded_
             {"encoder": {"crop_size": 3}},
             "the encoder {{'crop_size': 3}} has no name: add 'name', one of {encoder}, next to its options",
         ),
+        (
+            {"decoder": "t5x"},
+            "Unknown decoder 't5x'. Choices: a checkpoint directory, a hub name such as google/flan-t5-base, "
+            "flan-t5-base, flan-t5-large, flan-t5-small, flan-t5-xl, package:NAME, tiny. Or the name of a decoder: "
+            "{decoder}.",
+        ),
         ({"decoder": {"name": "t6"}}, "Unknown decoder 't6'. Choices: {decoder}."),
         (
             {"fusion": {"name": "gated", "gat": 0.05}},

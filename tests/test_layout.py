@@ -11,7 +11,7 @@ PACKAGE = Path(umie.__file__).parent
 ORDER = (
     "errors", "files", "versions", "resumable", "checkpoints", "weights", "images", "media",
     "configs", "yaml_files", "registry", "registries", "hub",
-    "records", "types", "framing",
+    "linear", "records", "types", "framing",
     "data",
     "language_models",
     "encoders", "fusion", "decoders", "tasks", "grounders",

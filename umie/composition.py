@@ -19,7 +19,8 @@ from umie import tasks as all_tasks
 from umie.candidates import check_no_calls
 from umie.constrained import encode
 from umie.data.synthetic import LABELS, SyntheticConfig, scenes
-from umie.errors import UmieError, check_keys, check_kind, check_whole, shown
+from umie.decoders.t5 import T5Decoder
+from umie.errors import UmieError, UnknownNameError, check_keys, check_kind, check_whole, shown
 from umie.framing import framing_of
 from umie.language_models.sources import load_tokenizer
 from umie.model import UmieModel
@@ -241,7 +242,12 @@ def resolve_parts(
     audio_encoder: Part | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the name and options of the given parts, checked against their registries, without building them."""
-    if isinstance(decoder, str) and decoder not in decoders.registry.names():
+    names = decoders.registry.names()
+    if isinstance(decoder, str) and decoder not in names:  # a checkpoint
+        try:
+            T5Decoder.checkpoint(decoder)
+        except UnknownNameError as error:
+            raise UmieError(f"{error} Or the name of a decoder: {', '.join(names)}.") from error
         decoder = {"name": "t5", "source": decoder}
     parts = {}
     given = {"encoder": encoder, "video_encoder": video_encoder, "audio_encoder": audio_encoder}

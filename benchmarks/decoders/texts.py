@@ -42,13 +42,14 @@ def read_texts(path: Path | None, number: int) -> list[str]:
     return [record.text for record in itertools.islice(data.read("twitter", path), number)]
 
 
-def span_extractor() -> Extractor:
+def span_extractor(dtype: torch.dtype, tasks: dict[str, Any] | None = None) -> Extractor:
     """Return an extractor with the decoder `span`."""
-    model, processor = compose(fusion="text_only", decoder={"name": "span", "source": MINILM, "threshold": 0.9})
-    return Extractor(model, processor, batch_size=16)
+    decoder = {"name": "span", "source": MINILM, "threshold": 0.9}
+    model, processor = compose(fusion="text_only", decoder=decoder, tasks=tasks)
+    return Extractor(model.to(dtype), processor, batch_size=16)
 
 
-def t5_extractor(folder: Path | None) -> Extractor:
+def t5_extractor(dtype: torch.dtype, folder: Path | None) -> Extractor:
     """Return an extractor with the decoder `t5`, constrained."""
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
@@ -57,16 +58,16 @@ def t5_extractor(folder: Path | None) -> Extractor:
             model, processor = compose(fusion="text_only", decoder=source)
     else:
         model, processor = load(folder)
-    return Extractor(model, processor, batch_size=16, probabilities=False)
+    return Extractor(model.to(dtype), processor, batch_size=16, probabilities=False)
 
 
-def gliner_row() -> Callable[[list[str]], Any]:
+def gliner_row(dtype: torch.dtype) -> Callable[[list[str]], Any]:
     """Return the function that predicts with gliner; raise ImportError if it is missing or cannot be imported."""
     from gliner import GLiNER
     from gliner.config import GLiNERConfig
 
     config = GLiNERConfig(model_name=located(MINILM), hidden_size=384)
-    model = GLiNER.from_config(config, backbone_from_pretrained=False).eval()
+    model = GLiNER.from_config(config, backbone_from_pretrained=False).to(dtype).eval()
     labels = ["person", "location", "organization", "miscellaneous"]
     return lambda texts: model.inference(texts, labels, batch_size=16, threshold=0.9)
 
@@ -78,21 +79,25 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=128, help="number of texts (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads (default: %(default)s)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     parser.add_argument("--t5", type=Path, help="a trained variant with the decoder t5")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     texts = read_texts(options.texts, options.number)
-    span, t5 = span_extractor(), t5_extractor(options.t5)
+    dtype = getattr(torch, options.dtype)
+    span, t5 = span_extractor(dtype), t5_extractor(dtype, options.t5)
+    short = span_extractor(dtype, {"mner": {"instruction": "{labels}"}})
     rows: dict[str, Callable[[list[str]], Any]] = {
         "span, MNER": partial(span.extract, tasks=["mner"]),
+        "span, MNER, an instruction of labels only": partial(short.extract, tasks=["mner"]),
         "t5 constrained, MNER": partial(t5.extract, tasks=["mner"]),
         "span, four tasks": partial(span.extract, tasks=ALL),
     }
     if options.t5 is None:
         rows["t5 constrained, four tasks"] = partial(t5.extract, tasks=ALL)
     try:
-        rows["gliner, four labels"] = gliner_row()
+        rows["gliner, four labels"] = gliner_row(dtype)
     except ImportError as error:
         sys.stdout.write(f"gliner is not measured: {error}\n")
     seconds: dict[str, list[float]] = {name: [] for name in rows}
@@ -111,7 +116,8 @@ def main() -> None:
         for name, found in rates.items()
     ]  # fmt: skip
     sys.stdout.write(
-        f"{len(texts)} texts, {options.rounds} rounds, {options.threads} threads, torch {torch.__version__}\n\n"
+        f"{len(texts)} texts, {options.rounds} rounds, {options.threads} threads, {options.dtype}, "
+        f"torch {torch.__version__}\n\n"
     )
     sys.stdout.write(markdown_table(["", "texts/s", "range", "span, MNER / it"], table) + "\n")
 

@@ -49,6 +49,15 @@ def test_what_is_no_text(extractor, name):
             list(extractor.extract_many(TEXTS[name]))
 
 
+def test_the_name_of_a_file_is_no_text(extractor, tmp_path):
+    path = tmp_path / "kids.jpg"
+    assert extractor.extract(str(path)).record.text == str(path)
+    path.touch()
+    with pytest.raises(UmieError, match="is a file: pass an image as extract"):
+        extractor.extract(str(path))
+    assert extractor.extract(Record(str(path))).record.text == str(path)
+
+
 IMAGES = ("https://example.org/a.jpg", "s3://bucket/a.jpg", "file:///a.jpg", "data:image/png;base64,AAAA", "", 3,
           ["a.jpg"], b"abc", {"path": "a.jpg"}, np.zeros((3, 3, 3)))  # fmt: skip
 

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from umie.errors import UmieError
 from umie.extraction import Extractor
-from umie.extraction.windows import OVERLAP, SHORTEST, in_window, shifted, windows_of
+from umie.extraction.windows import OVERLAP, SHORTEST, InputRoom, in_window, shifted, windows_of
 from umie.grounders import Grounder
 from umie.grounders.base import GrounderConfig
 from umie.records import Argument, Entity, Event, Record, Region, Relation
@@ -142,12 +142,31 @@ def test_the_same_words_may_be_asked_about_differently(extractor, long_text):
     at = whole.rindex(texts[-1])
     entities = (Entity("person", (at, at + 3)), Entity("person", (at + 4, at + 6)))
     record = Record(whole, entities=entities)
-    (first, *_) = windows_of(whole, lambda text: extractor._fits([extractor.processor.task("mre")], record, text))
+    room = InputRoom(extractor.processor, [extractor.processor.task("mre")])
+    (first, *_) = windows_of(whole, lambda text: room.fits(record, text))
     short = Record(whole[first.start : first.end])
     found = list(extractor.extract_many([record, short], tasks=["mre"]))
     for one, alone in zip(found, (record, short), strict=True):
         expected = extractor.extract(alone, tasks=["mre"])
         assert [answer.target for answer in one.answers] == [answer.target for answer in expected.answers]
+
+
+@pytest.mark.parametrize("name", ["mner", "mre"])
+def test_a_text_that_fits_is_not_truncated(extractor, name):
+    """The tokens are estimated before they are counted, and the estimate is never too low."""
+    task = extractor.processor.task(name)
+    room = InputRoom(extractor.processor, [task])
+    counts, answers = extractor.processor.counts, []
+    for text in ("Deke Roli met Wug-Tan, 🎉 中あ! ", "x" * 9 + " ", "- "):
+        for length in range(60, 1500, 7):
+            part = (text * 750)[:length]
+            pair = Relation("none", (0, min(length, 30)), (max(length - 40, 0), length))
+            record = Record(part, relations=(pair,) if name == "mre" else ())
+            answers.append(room.fits(record, part))
+            before = counts["truncated_inputs"]
+            extractor.processor.encode_query(record, *task.queries(record), task)
+            assert not (answers[-1] and counts["truncated_inputs"] > before)
+    assert {True, False} == set(answers)
 
 
 def test_white_space_is_no_text(extractor):

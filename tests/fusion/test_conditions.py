@@ -7,8 +7,8 @@ from torch import nn
 from umie.errors import UmieError
 from umie.fusion.attention import MultiHeadAttention
 from umie.fusion.kernels import KernelCase, registry
-from umie.fusion.kernels.conditions import are_plain
 from umie.fusion.layers import GatedFeedForward
+from umie.linear import are_plain
 
 
 class Adapted(nn.Module):
@@ -111,3 +111,4 @@ def test_absorbed_rejects_an_adapter():
 def test_a_bias_is_not_plain():
     assert are_plain(nn.Linear(2, 3, bias=False))
     assert not are_plain(nn.Linear(2, 3, bias=False), nn.Linear(2, 3))
+    assert are_plain(nn.Linear(2, 3), may_have_bias=True)

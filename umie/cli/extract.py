@@ -158,6 +158,7 @@ def extract(
 
     Exit code: 0 success, 2 invalid input, 130 interrupted.
     """
+    from umie import tasks as all_tasks
     from umie.hub import check_saved
     from umie.records import no_relation_names
     from umie.registry import load_plugins
@@ -171,6 +172,7 @@ def extract(
         )
     check_saved(model)
     load_plugins(plugin or ())
+    all_tasks.ordered(task)  # unknown names are found before anything is loaded
     labels = _labels([text_of(one) for one in label or ()], task)
     options: dict[str, Any] = {
         "constrained": constrained,
@@ -217,9 +219,6 @@ def extract(
             "--output, --details, --images, --column, --skip-bad and --overwrite require --input: the result of a text "
             "is printed"
         )
-    from umie.extraction import Extractor
-
-    disable_progress_bars()
     given: dict[str, Any] = {
         "audio": audio,
         "video": video,
@@ -227,6 +226,13 @@ def extract(
         "segments": [_segment(one) for one in segment or ()] or None,
         "tracks": [_track(one) for one in track or ()] or None,
     }
+    if missing_images in (None, "error"):
+        for name, path in (*(("--image", one) for one in image or ()), ("--audio", audio), ("--video", video)):
+            if path is not None and "://" not in str(path) and not Path(path).exists():
+                raise UmieError(f"{name} {path}: no such {name[2:]}")
+    from umie.extraction import Extractor
+
+    disable_progress_bars()
     extractor = Extractor.from_pretrained(model, **options)
     with no_relation_names(no_relation or ()):
         found = extractor.extract(text_of(text or ""), image or None, tasks=task, labels=labels, **given)
@@ -342,7 +348,8 @@ def _labels(given: Sequence[str], tasks: Sequence[str] | None) -> dict[str, list
         task, equals, label = text.partition("=")
         if not (equals and task in registry):
             if tasks is None or len(tasks) != 1:
-                raise UmieError(f"--label {text!r}: name its task, e.g. mner={text}, or use exactly one --task")
+                unknown = f"there is no task {task!r}" if equals else "name its task"
+                raise UmieError(f"--label {text!r}: {unknown}, e.g. mner={label or text}, or use exactly one --task")
             task, label = tasks[0], text
         labels.setdefault(task, []).append(label)
     return labels

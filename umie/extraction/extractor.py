@@ -33,7 +33,7 @@ from umie.extraction.downloads import URLS, downloaded, is_url
 from umie.extraction.explain import Explanation, explain_many
 from umie.extraction.images import EncodedImage, encode_images, image_sizes, video_size
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
-from umie.extraction.windows import Window, in_window, merged, windows_of
+from umie.extraction.windows import InputRoom, Window, in_window, merged, windows_of
 from umie.grounders import Grounder
 from umie.grounders.calls import build_grounders
 from umie.loading import load
@@ -55,7 +55,6 @@ Labels = Mapping[str, Sequence[str]]  # by task
 Grounders = Mapping[str, Any]  # by medium, a name, name and options, or a Grounder
 ImageArgument: TypeAlias = "str | Path | Image | Sequence[str | Path | Image] | None"
 _OPTIONS = "options of Extractor"
-_ROOM = 48  # characters
 # iterables whose items are no texts: a set has no order, and a mapping is a record as JSON
 _NO_LISTS = (str, bytes, bytearray, Mapping, set, frozenset, Record)
 LONG_TEXTS = ("windows", "truncate")
@@ -247,6 +246,11 @@ class Extractor:
                     "umie.Record(text, image)"
                 )
             return list(self.extract_many(text, tasks=tasks, labels=labels, grounders=grounders))
+        if isinstance(text, str) and _is_file_name(text):
+            raise UmieError(
+                f"{text!r} is a file: pass an image as extract('', {text!r}) and a file of records to "
+                f"umie.extraction.extract_file; if it is the text, pass umie.Record({text!r})"
+            )
         media = {medium: one for medium, one in given.items() if one is not None}
         record = _with_places(_as_record(text, media, urls=self.urls), places)
         return next(self.extract_many([record], tasks=tasks, labels=labels, grounders=grounders))
@@ -362,7 +366,7 @@ class Extractor:
         records = (whole(_as_record(item, urls=self.urls)) for item in items)
         if self.long_texts == LONG_TEXTS[1]:
             return stream(records, place)
-        return self._in_windows(records, place, partial(self._fits, list(built.values())), stream)
+        return self._in_windows(records, place, InputRoom(self.processor, list(built.values())).fits, stream)
 
     def _grounders(self, given: Grounders | None) -> dict[Medium, Grounder]:
         """Return grounders; those that are given by names and options are built once."""
@@ -407,19 +411,6 @@ class Extractor:
                 indices.pop(number)
                 number += 1
             yield first if len(own) == 1 else merged(record, windows, own)
-
-    def _fits(self, tasks: Sequence[Task[Any]], record: Record, text: str) -> bool:
-        """Return whether a part of a record's text fits into the input of each task."""
-        if len(text) < self.processor.max_input_tokens // 4 or text.isspace():
-            return True  # instructions take less than three quarters
-        some = (0, min(_ROOM, len(text)))  # instructions repeat the words of a pair or of an event
-        asked: dict[str, Any] = {"relations": (Relation("none", some, some),), "entities": (), "events": ()}
-        bare = replace(record, text=f"{text} {text[: some[1]]}", gold=None, tasks=None, **asked)
-        before = self.processor.counts["truncated_inputs"]
-        for task in tasks:
-            for query in task.queries(bare):
-                self.processor.encode_query(bare, query, task)
-        return self.processor.counts["truncated_inputs"] == before
 
     def _stream(
         self,
@@ -688,6 +679,12 @@ _PLACES: dict[Medium, tuple[Any, type[Any], str]] = {  # the class, what else is
     "video": (Track, Track, "umie.Track objects"),
     "audio": (Segment, Sequence, "start and end in seconds, or umie.Segment objects"),
 }
+
+
+def _is_file_name(text: str) -> bool:
+    if len(text) > 255 or "\0" in text or not Path(text).suffix:
+        return False
+    return Path(text).is_file()
 
 
 def _with_places(record: Record, places: Mapping[Medium, Sequence[Any] | None]) -> Record:

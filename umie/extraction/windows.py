@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
+from umie.processor import UmieProcessor
 from umie.records import MEDIA, Argument, Entity, Event, Medium, Record, Relation, Span
 from umie.records.places import PLACES
+from umie.tasks.base import Task
 
 OVERLAP = 160  # characters on each side of a border, so that no item at a border is cut in both windows
 SHORTEST = 64  # a window of fewer characters is not split
+_REPEATED = 48  # characters
+_MARGIN = 8  # tokens, as a text has a few more or less next to others
 # after the end of a sentence, or after any word; in scripts without spaces, after any character
 _BREAKS = (re.compile(r"[.!?。！？…][\"'”’)\]]*\s*|\n+"), re.compile(r"\s+"), re.compile(r""))
 
@@ -39,6 +43,48 @@ class Window:
     def contains(self, item: Any) -> bool:
         """Return whether all words of an item of the whole text are in what the model reads."""
         return all(self.start <= start and end <= self.end for start, end in _spans(item))
+
+
+class InputRoom:
+    """The room for texts in the inputs of tasks.
+
+    Args:
+        processor: the processor of the model.
+        tasks: the tasks.
+    """
+
+    def __init__(self, processor: UmieProcessor, tasks: Sequence[Task[Any]]) -> None:
+        self._processor, self._tasks = processor, tasks
+        self._taken: dict[tuple[int, ...], int] = {}  # tokens of the longest instruction, by the numbers of places
+
+    def fits(self, record: Record, text: str) -> bool:
+        """Return whether a part of a record's text fits into the input of each task."""
+        most = self._processor.max_input_tokens
+        if len(text) < most // 4 or text.isspace():
+            return True  # instructions take less than three quarters
+        places = tuple(len(record.places(medium)) for medium in MEDIA)
+        if places not in self._taken:
+            self._taken[places] = max((size for size, _ in self._inputs(record, "x", "x")), default=0)
+        # instructions repeat the words of a pair or of an event
+        repeated = text[:_REPEATED]
+        if self._taken[places] + self._tokens(text) + 3 * self._tokens(repeated) + _MARGIN <= most:
+            return True  # without encoding it, which takes ten times as long
+        return not any(is_truncated for _, is_truncated in self._inputs(record, f"{text} {repeated}", repeated))
+
+    def _tokens(self, text: str) -> int:
+        return len(self._processor.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def _inputs(self, record: Record, text: str, repeated: str) -> Iterator[tuple[int, bool]]:
+        """Yield the tokens of the input of each query about a text, and whether it is truncated."""
+        span = (0, len(repeated))
+        pair = Relation("none", span, span)
+        bare = replace(record, text=text, gold=None, tasks=None, relations=(pair,), entities=(), events=())
+        counts = self._processor.counts
+        for task in self._tasks:
+            for query in task.queries(bare):
+                before = counts["truncated_inputs"]
+                encoded = self._processor.encode_query(bare, query, task)
+                yield encoded["input_ids"].shape[-1], counts["truncated_inputs"] > before
 
 
 def windows_of(text: str, fits: Callable[[str], bool]) -> list[Window]:

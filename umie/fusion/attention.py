@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from umie.errors import UmieError, UnknownNameError
 from umie.fusion.kernels import Kernel, KernelCase, LayerInputs, Projections, registry
 from umie.fusion.kernels.base import add_gated, split_heads
-from umie.fusion.kernels.conditions import are_plain, autocast_dtype, without_padding
+from umie.fusion.kernels.conditions import autocast_dtype, without_padding
 from umie.fusion.kernels.reference import attention_weights
+from umie.linear import are_plain
 from umie.types import bool_mask
 
 AUTO = "auto"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umie.fusion.kernels.conditions import are_plain, may_fuse
+from umie.fusion.kernels.conditions import may_fuse
 from umie.fusion.kernels.cpu.feed_forward import gated_feed_forward
 from umie.fusion.kernels.cpu.norm import rms_norm
+from umie.linear import are_plain
 
 
 class RMSNorm(nn.RMSNorm):

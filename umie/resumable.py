@@ -78,7 +78,8 @@ class ResumableLines:
             return False
         advice = "use another output, or --overwrite (overwrite=True) to replace it"
         if found != needed or self._mark() not in _content(digest_file(self.paths[0])):
-            raise UmieError(f"{found[0]}: already exists, from other input, options or weights: {advice}")
+            without = "".join(f", and without {path.name}" for path in needed if path not in found)
+            raise UmieError(f"{found[0]}: already exists, from other input, options or weights{without}: {advice}")
         for path in found:
             if is_changed(path):
                 raise UmieError(f"{path}: is complete, but was changed since it was written: {advice}")

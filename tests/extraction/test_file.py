@@ -171,8 +171,9 @@ def test_a_complete_output_is_neither_written_again_nor_replaced(mixed, checkpoi
     assert Path("out.jsonl").stat() == before
     assert (first.was_complete, again.was_complete, again.resumed) == (False, True, 9)
     assert (again.written, again.rejected, again.empty) == (first.written, first.rejected, first.empty) == (3, 5, 1)
-    for change in ({"tasks": ["med"]}, {"details": "more.jsonl"}):
-        with pytest.raises(UmieError, match=r"out.jsonl: already exists, from other input, options .*--overwrite"):
+    other = "out.jsonl: already exists, from other input, options or weights"
+    for change, found in (({"tasks": ["med"]}, other), ({"details": "more.jsonl"}, f"{other}, and without more.jsonl")):
+        with pytest.raises(UmieError, match=f"{found}: .*--overwrite"):
             extract_file(checkpoint, mixed, "out.jsonl", **{**options, **change})
     assert not extract_file(checkpoint, mixed, "out.jsonl", **options, overwrite=True).was_complete
     Path("out.jsonl").write_text("edited by hand\n")

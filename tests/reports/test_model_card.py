@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 import umie as package
 
@@ -34,15 +35,16 @@ def test_the_card_has_scores_and_loads(umie, folder, monkeypatch, blank_figures)
     report = Path("run/report.md").read_text()
     found = {(one["dataset"]["split"], one["task"]["type"]): one["metrics"][0]["value"] for one in model["results"]}
     assert set(found) == {(split, task) for split in ("dev", "test") for task in ("mner", "mre")}
+    assert {one["dataset"]["type"] for one in model["results"]} == {"synthetic"}
     for line in re.findall(r"^\| MNER .*$", report, re.M):  # the interval is that of the report
         assert re.search(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", line)[0] in body
     assert "a note <of> its own" in body
     assert str(folder) not in text
-    code = (
-        re.search(r"```python\n(.*?)```", body, re.S)[1].replace('"FOLDER"', '"run/best"').replace(', "kids.jpg"', "")
-    )
+    code = re.search(r"```python\n(.*?)```", body, re.S)[1].replace('"FOLDER"', '"run/best"')
+    Image.new("RGB", (64, 48)).save("kids.jpg")
     names = {}
     exec(code, names)
+    assert len(names["found"].record.regions) == 1  # the embedded data set has regions
     assert names["found"].text == "Kids at the Salvation Army"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from umie.experiments.config import PARTS
 from umie.experiments.run import RunResult
 from umie.experiments.scored_tasks import f1_name
 from umie.files import atomic_write, json_text
+from umie.processor import FILE as PROCESSOR
 from umie.reports.tables import markdown_table, shown_interval
 from umie.versions import versions
 
@@ -25,11 +27,12 @@ def write_model_card(run: RunResult, folder: Path) -> None:
     """
     from huggingface_hub import EvalResult, ModelCardData  # here, because it is slow to import
 
+    sets = run.corpus.sets
     results = [
         EvalResult(
             task_type=key.split()[-1],
-            dataset_type=run.config.name,
-            dataset_name=f"{run.config.name} ({key.partition(' ')[0]})" if " " in key else run.config.name,
+            dataset_type=sets[name].format,
+            dataset_name=sets[name].format if run.corpus.is_single else name,
             dataset_split=split,
             metric_type="f1",
             metric_name=f"{run.titles.get(key, key)}, {f1_name(run.config)}",
@@ -37,6 +40,7 @@ def write_model_card(run: RunResult, folder: Path) -> None:
         )
         for split, metrics in run.metrics.items()
         for key, values in metrics.items()
+        for name in [next(iter(sets)) if run.corpus.is_single else key.partition(" ")[0]]
     ]
     data = ModelCardData(
         library_name="umie",
@@ -45,10 +49,16 @@ def write_model_card(run: RunResult, folder: Path) -> None:
         eval_results=results or None,
     )
     with atomic_write(folder / CARD) as file:
-        file.write(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(_page(run)))
+        file.write(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(_page(run, _trained_places(folder))))
 
 
-def _page(run: RunResult) -> Iterator[str]:
+def _trained_places(folder: Path) -> list[str]:
+    """Return the media whose places the saved variant was trained with."""
+    found: list[str] = json.loads((folder / PROCESSOR).read_text(encoding="utf-8")).get("trained_places", [])
+    return found
+
+
+def _page(run: RunResult, trained_places: Collection[str]) -> Iterator[str]:
     config = run.config
     yield f"# {printable(config.name)}\n"
     parts = {slot: _named(part) for slot in PARTS if (part := getattr(config, slot)) is not None}
@@ -61,6 +71,9 @@ def _page(run: RunResult) -> Iterator[str]:
     yield 'extractor = umie.Extractor.from_pretrained("FOLDER")  # this directory, or its name on the Hub'
     media = [slot.removesuffix("_encoder") for slot in ("video_encoder", "audio_encoder") if slot in parts]
     image = ', "kids.jpg"' if config.fusion["name"] != "text_only" else ""
+    if image and "image" in trained_places:
+        yield "boxes = [(0.1, 0.2, 0.5, 0.9)]  # regions, relative to the image size: the model was trained with some"
+        image += ", regions=boxes"
     yield f'found = extractor.extract("Kids at the Salvation Army"{image})'
     kinds = dict.fromkeys(_HINTS[name] for name in run.corpus.tasks if name in _HINTS)
     yield f"print({', '.join(f'found.{kind}' for kind in kinds) or 'found.record'})\n```\n"
@@ -82,7 +95,7 @@ def _page(run: RunResult) -> Iterator[str]:
     yield "## Training\n"
     for name, one in run.corpus.sets.items():
         sizes = ", ".join(f"{split} {count:,}" for split, count in one.num_records.items())
-        yield f"- data{'' if run.corpus.is_single else f' {printable(name)}'}: records {sizes}"
+        yield f"- data {printable(one.format if run.corpus.is_single else name)}: records {sizes}"
     training = config.training.model_dump(mode="json", exclude_defaults=True)
     yield f"- {run.measured['steps']:,} steps, seed {config.seed}; {json_text(training)}"
     yield f"- {', '.join(f'{name} {version}' for name, version in versions('torch', 'transformers').items())}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import inspect
 import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -58,7 +60,8 @@ _OPTIONS = "options of Extractor"
 # iterables whose items are no texts: a set has no order, and a mapping is a record as JSON
 _NO_LISTS = (str, bytes, bytearray, Mapping, set, frozenset, Record)
 LONG_TEXTS = ("windows", "truncate")
-WINDOW_BATCHES = 4  # a stream is read in windows of this many batches, whose queries are sorted by length
+TEXTS_PER_TRIM = 256  # texts after which memory that is free goes back to the system
+WINDOW_BATCHES = 8  # a stream is read in windows of this many batches, whose queries are sorted by length
 
 
 class Extractor:
@@ -117,6 +120,7 @@ class Extractor:
         self.threshold = _thresholds(threshold)
         if self.threshold and not probabilities:
             raise UmieError("threshold needs the probabilities of the items: leave probabilities on")
+        self._since_trim = 0
         self._built: dict[str, dict[Medium, Grounder]] = {}  # by the options of grounders
         self.grounders = self._grounders(grounders)
         self.missing_images = processor.missing_images if missing_images is None else missing_images
@@ -442,6 +446,10 @@ class Extractor:
                     own = replace(own, image=record.image, more_images=record.more_images)
                 yield replace(found, record=own)
             done += len(window)
+            self._since_trim += len(window)
+            if self._since_trim >= TEXTS_PER_TRIM:
+                self._since_trim = 0
+                _trim_memory()
 
     def _fill(
         self,
@@ -708,3 +716,12 @@ def _identity(record: Record) -> Any:
     media = tuple(tuple(one if isinstance(one, str) else id(one) for one in record.of(medium)) for medium in MEDIA)
     places = tuple(record.places(medium) for medium in MEDIA)
     return record.text, media, record.image_folder, places, record.entities, record.relations, record.events
+
+
+def _trim_memory() -> None:
+    """Give memory that is free back to the system, where the C library can: texts of many lengths leave it in pieces.
+
+    Without it, the memory of a long run grows to about a third more.
+    """
+    with suppress(OSError, AttributeError):  # glibc's
+        ctypes.CDLL(None).malloc_trim(0)

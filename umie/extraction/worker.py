@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -11,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +28,6 @@ from umie.records.no_relation import chosen_names, no_relation_names
 from umie.registry import load_plugins, loaded_plugins
 from umie.types import IMAGE_POLICIES
 
-WINDOWS_PER_TRIM = 4  # windows after which memory that is free goes back to the system
 Outcomes = Callable[[Iterable[Sequence[SourceLine]]], Iterator["Outcome"]]
 
 
@@ -66,16 +64,13 @@ class Worker:
     """Extracts from windows of lines with one model."""
 
     def __init__(self, extractor: Extractor, asked: Asked) -> None:
-        self.extractor, self.asked, self._num_windows = extractor, asked, 0
+        self.extractor, self.asked = extractor, asked
         self.rejects_images = asked.skip_bad and extractor.missing_images == IMAGE_POLICIES[0]
         if self.rejects_images:  # so that the rest of the window is not lost
             extractor.missing_images = "skip"
 
     def outcomes(self, window: Sequence[SourceLine]) -> list[Outcome]:
         """Return what becomes of each line of a window, until one whose error is to be raised."""
-        self._num_windows += 1
-        if self._num_windows % WINDOWS_PER_TRIM == 0:
-            trim_memory()
         valid = [item for item in window if item.record is not None]
         found = iter(self._extract(valid))
         outcomes: list[Outcome] = []
@@ -132,15 +127,6 @@ class Worker:
         content = {"line": item.number, "reason": str(error).removeprefix(place), "content": item.content}
         line = json_text(content, ensure_ascii=True)  # the line may hold unpaired surrogates
         return Outcome((*[None] * (1 + self.asked.has_details), line), is_empty=item.is_empty)
-
-
-def trim_memory() -> None:
-    """Give memory that is free back to the system, where the C library can: texts of many lengths leave it in pieces.
-
-    Without it, the memory of a long run grows to about a third more.
-    """
-    with suppress(OSError, AttributeError):  # glibc's
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -89,8 +89,8 @@ class UmieOutput(ModelOutput):
     """The output of a forward pass.
 
     Args:
-        loss: mean cross-entropy over the labels; None without labels.
-        logits: ``[B, L, vocabulary]``, or ``[B, S + R + 1, C]`` of a decoder that scores candidates.
+        loss: the mean loss of the labels, see ``Decoder.loss``; None without labels.
+        logits: ``[B, L, vocabulary]``, or ``[B, S + R + 1, C + P]`` of a decoder that scores candidates.
         gate: ``[B]``, 0 for an example without an image; None if the fusion has no gate.
         text_states: ``[B, T, D]`` before the fusion.
         visual_states: ``[B, V, D]``, the slots of images, then of videos and sounds; None without slots, or if the

@@ -25,7 +25,7 @@ def test_scores_have_the_titles_and_order_of_the_table(monkeypatch, tmp_path):
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["twitter17 MNER", "MEAE (oracle events)", "mean", "best: step 2"]
     assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == [
-        ("training step (updates of the weights)", "mean cross-entropy (nats)"),
+        ("training step (updates of the weights)", "mean loss (nats)"),
         ("training step (updates of the weights)", "micro-F1 (0 to 1)"),
     ]
     first, second, *_ = figure.axes[1].lines

@@ -112,7 +112,7 @@ def _numbers(results: GridResults, name: str, depth: int) -> Iterator[tuple[str,
 
 
 def _curves(results: GridResults) -> Iterator[Any]:
-    titles = {"loss": ("Training loss", "mean cross-entropy (nats)"), "dev": ("Scores on the dev split", "mean F1")}
+    titles = {"loss": ("Training loss", "mean loss (nats)"), "dev": ("Scores on the dev split", "mean F1")}
     curves: dict[str, dict[str, list[Curve]]] = {name: {} for name in titles}
     for variant, found in _numbers(results, CURVES, 2):
         for name, own in curves.items():

@@ -73,7 +73,7 @@ def draw_curves(run: RunResult, path: Path) -> None:
         values = [loss for _, loss in losses]
         if min(values) > 0 and max(values) > 10 * min(values):
             log_scale(loss_axes)
-    clean_axes(loss_axes, title="Training loss", x=_STEPS, y="mean cross-entropy (nats)")
+    clean_axes(loss_axes, title="Training loss", x=_STEPS, y="mean loss (nats)")
     for axes in score_axes:
         _draw_scores(axes, run, scored)
         add_legend(figure, loc="outside right upper", columns=1)

@@ -17,6 +17,7 @@ class JobProgress:
     def phase(self, name: str, total: float | None = None) -> None:
         """Start a phase."""
         self._phase, self._total, self._shown = name, total or 1.0, 0
+        self._report(name, 0.0)
 
     def advance(self, done: float, loss: float | None = None) -> None:
         """Report the progress of the phase."""

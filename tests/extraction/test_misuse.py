@@ -56,6 +56,8 @@ def test_the_name_of_a_file_is_no_text(extractor, tmp_path):
     with pytest.raises(UmieError, match="is a file: pass an image as extract"):
         extractor.extract(str(path))
     assert extractor.extract(Record(str(path))).record.text == str(path)
+    for text in ("中" * 250 + ".jpg", "a\0.jpg", "a" * 5000 + ".jpg"):
+        assert extractor.extract(text).text == text
 
 
 IMAGES = ("https://example.org/a.jpg", "s3://bucket/a.jpg", "file:///a.jpg", "data:image/png;base64,AAAA", "", 3,

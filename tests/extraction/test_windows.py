@@ -157,7 +157,7 @@ def test_a_text_that_fits_is_not_truncated(extractor, name):
     task = extractor.processor.task(name)
     room = InputRoom(extractor.processor, [task])
     counts, answers = extractor.processor.counts, []
-    for text in ("Deke Roli met Wug-Tan, 🎉 中あ! ", "x" * 9 + " ", "- "):
+    for text in ("Deke Roli met Wug-Tan, 🎉 中あ! ", "x" * 9 + " ", "- ", "</s>"):
         for length in range(60, 1500, 7):
             part = (text * 750)[:length]
             pair = Relation("none", (0, min(length, 30)), (max(length - 40, 0), length))

@@ -48,6 +48,23 @@ def test_the_card_has_scores_and_loads(umie, folder, monkeypatch, blank_figures)
     assert names["found"].text == "Kids at the Salvation Army"
 
 
+def test_data_sets_of_one_format_are_apart(umie, folder, monkeypatch, blank_figures):
+    monkeypatch.chdir(folder)
+    one = "{format: synthetic, seed: %d, train: 8, dev: 4, test: 4}"
+    sets = f"{{sets: {{a: {one % 1}, b: {one % 2}}}}}"
+    text = CONFIG.replace("{format: synthetic, train: 24, dev: 8, test: 8}", sets).replace("[mner, mre]", "[mner]")
+    Path("two.yaml").write_text(text + "evaluation: {instructions: [paper, I0]}\n")
+    assert umie("train", "two.yaml", "--output", "two")[0] == 0
+    (model,) = yaml.safe_load(Path("two/best/README.md").read_text().split("---\n")[1])["model-index"]
+    found = {
+        (one["dataset"]["name"], one["dataset"]["split"]): [score["name"] for score in one["metrics"]]
+        for one in model["results"]
+    }
+    assert set(found) == {(name, split) for name in "ab" for split in ("dev", "test")}
+    for (name, _), names in found.items():
+        assert names == [f"{name} MNER [{wording}], strict micro-F1" for wording in ("paper", "I0")]
+
+
 def test_saved_options_have_no_local_paths(folder, variant, tmp_path):
     model, _ = variant()
     source = tmp_path / "own" / "t5"

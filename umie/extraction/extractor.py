@@ -690,9 +690,7 @@ _PLACES: dict[Medium, tuple[Any, type[Any], str]] = {  # the class, what else is
 
 
 def _is_file_name(text: str) -> bool:
-    if len(text) > 255 or "\0" in text or not Path(text).suffix:
-        return False
-    return Path(text).is_file()
+    return bool(Path(text).suffix) and os.path.isfile(text)  # noqa: PTH113 # Path.is_file raises for long names
 
 
 def _with_places(record: Record, places: Mapping[Medium, Sequence[Any] | None]) -> Record:

@@ -72,7 +72,8 @@ class InputRoom:
         return not any(is_truncated for _, is_truncated in self._inputs(record, f"{text} {repeated}", repeated))
 
     def _tokens(self, text: str) -> int:
-        return len(self._processor.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        return len(self._processor.tokenizer(text, **options).input_ids)
 
     def _inputs(self, record: Record, text: str, repeated: str) -> Iterator[tuple[int, bool]]:
         """Yield the tokens of the input of each query about a text, and whether it is truncated."""

@@ -10,7 +10,7 @@ from typing import Any
 from umie.errors import printable
 from umie.experiments.config import PARTS
 from umie.experiments.run import RunResult
-from umie.experiments.scored_tasks import f1_name
+from umie.experiments.scored_tasks import f1_name, scored_tasks
 from umie.files import atomic_write, json_text
 from umie.processor import FILE as PROCESSOR
 from umie.reports.tables import markdown_table, shown_interval
@@ -30,17 +30,18 @@ def write_model_card(run: RunResult, folder: Path) -> None:
     sets = run.corpus.sets
     results = [
         EvalResult(
-            task_type=key.split()[-1],
-            dataset_type=sets[name].format,
-            dataset_name=sets[name].format if run.corpus.is_single else name,
+            task_type=one.task,
+            dataset_type=sets[one.data_set].format,
+            dataset_name=sets[one.data_set].format if run.corpus.is_single else one.data_set,
+            dataset_config=None if run.corpus.is_single else one.data_set,  # the hub merges results of equal types
             dataset_split=split,
             metric_type="f1",
-            metric_name=f"{run.titles.get(key, key)}, {f1_name(run.config)}",
-            metric_value=round(values["f1"], 4),
+            metric_name=f"{one.title}, {f1_name(run.config)}",
+            metric_value=round(metrics[one.key]["f1"], 4),
         )
         for split, metrics in run.metrics.items()
-        for key, values in metrics.items()
-        for name in [next(iter(sets)) if run.corpus.is_single else key.partition(" ")[0]]
+        for one in scored_tasks(run.config, run.corpus, split)
+        if one.key in metrics
     ]
     data = ModelCardData(
         library_name="umie",
@@ -72,7 +73,7 @@ def _page(run: RunResult, trained_places: Collection[str]) -> Iterator[str]:
     media = [slot.removesuffix("_encoder") for slot in ("video_encoder", "audio_encoder") if slot in parts]
     image = ', "kids.jpg"' if config.fusion["name"] != "text_only" else ""
     if image and "image" in trained_places:
-        yield "boxes = [(0.1, 0.2, 0.5, 0.9)]  # regions, relative to the image size: the model was trained with some"
+        yield "boxes = [(0.1, 0.2, 0.5, 0.9)]  # relative to the image size; the model was trained with regions"
         image += ", regions=boxes"
     yield f'found = extractor.extract("Kids at the Salvation Army"{image})'
     kinds = dict.fromkeys(_HINTS[name] for name in run.corpus.tasks if name in _HINTS)

@@ -145,6 +145,10 @@ def prepare_data(config: RunConfig, root: Path, output: Path, progress: Progress
     )
     for line in ignored_media({config.name: config}, corpus):
         progress.note(f"warning: {line}")
+    from umie.training import slow_bfloat16
+
+    if warning := slow_bfloat16([config.training]):
+        progress.note(f"warning: {warning}")
     check_metric(config, corpus)
     averaged(config, scored_tasks(config, corpus, used[-1]))
     return corpus, used

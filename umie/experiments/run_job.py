@@ -95,7 +95,7 @@ def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus, report:
     """Train and score a variant; keep its predictions and gates, but not its weights."""
     import torch
 
-    from umie.training import visual_gradient
+    from umie.training import uses_bfloat16, visual_gradient
 
     folder, store, progress = Path(job["folder"]), Path(job["store"]), JobProgress(report)
     split = config.evaluation.split
@@ -143,6 +143,7 @@ def _run_cell(job: Mapping[str, Any], config: RunConfig, corpus: Corpus, report:
         },
         "uses_image": model.fusion.uses_image,
         "device": str(model.device),
+        "bf16": uses_bfloat16(variant.config.training),
         "threads": torch.get_num_threads(),
         "seconds": seconds,
         "memory": peak_memory(),

@@ -11,7 +11,7 @@ from typing import Any
 from umie.checkpoints import is_intact
 from umie.errors import UmieError
 from umie.experiments.data_sets import Corpus
-from umie.experiments.engines import build_engine
+from umie.experiments.engines import Inline, Processes, build_engine
 from umie.experiments.engines.base import Engine, Job, result_of
 from umie.experiments.estimate import shape_of
 from umie.experiments.expand import Cell, Grid, plan
@@ -47,6 +47,11 @@ def prepare(grid: Grid, root: Path, output: Path, progress: GridProgress) -> tup
             raise UmieError(f"{cell.variant}: none of the data sets of train_on has training records")
     for line in ignored_media({cell.variant: cell.config for cell in grid.cells}, data):
         progress.note(f"umie: warning: {line}")
+    if isinstance(grid.engine, Processes | Inline):  # the cells run on this machine
+        from umie.training import slow_bfloat16
+
+        if warning := slow_bfloat16([cell.config.training for cell in grid.cells]):
+            progress.note(f"umie: warning: {warning}")
     return data, plan(grid, data.fingerprint)
 
 

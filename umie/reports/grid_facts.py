@@ -164,7 +164,7 @@ def _settings(run: GridRun) -> Iterator[str]:
             what = "an image" if run.data.has_only_images else "media"
             yield f"only {having} of {where} have {what}: too few to be evidence about fusion"
     environments = {
-        f"device {line['device']}, {line['threads']} threads per cell; "
+        f"device {line['device']}, {line['threads']} threads per cell{', bfloat16' if line.get('bf16') else ''}; "
         + ", ".join(f"{name} {version}" for name, version in line["versions"].items())
         for line in lines
     }

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from umie.training.config import Checkpoints, Sampling, TrainingConfig
 
 if TYPE_CHECKING:
-    from umie.training.checks import check_reporters, check_training
+    from umie.training.checks import check_reporters, check_training, slow_bfloat16, uses_bfloat16
     from umie.training.mixture import Mixture
     from umie.training.parts import adapt, freeze, has_adapter, merged, save_adapter
     from umie.training.trainer import find_checkpoint, last_checkpoint, load_weights, state_of
     from umie.training.tuning import is_over, train, visual_gradient
 
 _MODULES = {
-    "checks": ("check_reporters", "check_training"),
+    "checks": ("check_reporters", "check_training", "slow_bfloat16", "uses_bfloat16"),
     "mixture": ("Mixture",),
     "parts": ("adapt", "freeze", "has_adapter", "merged", "save_adapter"),
     "trainer": ("find_checkpoint", "last_checkpoint", "load_weights", "state_of"),
@@ -41,8 +41,10 @@ __all__ = [
     "load_weights",
     "merged",
     "save_adapter",
+    "slow_bfloat16",
     "state_of",
     "train",
+    "uses_bfloat16",
     "visual_gradient",
 ]
 

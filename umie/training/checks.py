@@ -40,6 +40,32 @@ def check_training(config: TrainingConfig, model: UmieModel | None = None) -> No
                 raise UmieError(str(error)) from error
 
 
+def has_bfloat16() -> bool:
+    """Return whether this machine has instructions for bfloat16 where it trains: on a GPU, or else on the processor."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if torch.backends.mps.is_available():
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # earlier versions of torch
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return any(value is True and "bf16" in name for name, value in torch.cpu.get_capabilities().items())
+
+
+def uses_bfloat16(config: TrainingConfig) -> bool:
+    """Return whether training on this machine uses bfloat16 autocast."""
+    return has_bfloat16() if config.bf16 == "auto" else config.bf16
+
+
+def slow_bfloat16(configs: Sequence[TrainingConfig]) -> str | None:
+    """Return a warning if a training run uses bfloat16 autocast on a device without instructions for it, or None."""
+    if has_bfloat16() or not any(uses_bfloat16(config) for config in configs):
+        return None
+    return (
+        "training.bf16 is true, but this machine has no instructions for bfloat16, so training takes several times as "
+        "long as in float32: use training.bf16=auto, or false"
+    )
+
+
 def check_reporters(names: Sequence[str]) -> None:
     """Raise UmieError unless every integration of ``report_to`` is known to transformers and installed."""
     if not names or list(names) in (["all"], ["none"]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -37,7 +37,8 @@ class TrainingConfig(Config):
             records without it.
         initialize_fusion: call ``Fusion.initialize`` on the first batch, before the first step. None does so, and adds
             the fusion's own multipliers, if the fusion has a gate that would close otherwise, and the model is new.
-        bf16: use bfloat16 autocast; weights and optimizer stay in float32.
+        bf16: use bfloat16 autocast; weights and optimizer stay in float32. ``auto`` uses it where the device has
+            instructions for it; without them it takes several times as long as float32.
         gradient_checkpointing: keep only the states between the blocks of the language model and recompute the rest.
         torch_compile: compile the model: true, or the name of a backend.
         group_by_length: batch queries of similar length to reduce padding; batches still come in random order.
@@ -61,7 +62,7 @@ class TrainingConfig(Config):
     label_smoothing_factor: Share = 0.0
     drop_media: Share = 0.0
     initialize_fusion: Flag | None = None
-    bf16: Flag = False
+    bf16: Literal[True, False, "auto"] = False
     gradient_checkpointing: Flag = False
     torch_compile: Flag | str = False
     group_by_length: Flag = False

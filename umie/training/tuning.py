@@ -22,7 +22,7 @@ from umie.errors import UmieError
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import Medium, Record
-from umie.training.checks import check_training
+from umie.training.checks import check_training, uses_bfloat16
 from umie.training.config import Checkpoints, TrainingConfig
 from umie.training.mixture import RunSampler, as_mixture
 from umie.training.parts import adapt, freeze, has_adapter
@@ -201,7 +201,7 @@ def _arguments(
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "seed": seed,
-        "bf16": config.bf16,
+        "bf16": uses_bfloat16(config),
         checkpointing: config.gradient_checkpointing,
         "torch_compile": bool(config.torch_compile),
         "torch_compile_backend": config.torch_compile if isinstance(config.torch_compile, str) else None,

@@ -1,6 +1,7 @@
 """Candidates of a scoring decoder: words of any script, lossless targets, and well-formed answers."""
 
 import itertools
+import math
 import random
 import string
 from collections import Counter
@@ -190,6 +191,21 @@ def test_ten_thousand_targets_are_lossless(encoder, name):
         records = [random_record(name, task.labels, rng, encoder) for _ in range(50)]
         for record, found in zip(records, read_back(encoder, task, records), strict=True):
             assert as_sets(task, found) == as_sets(task, record)
+
+
+def test_very_sure_answers_have_different_probabilities(encoder):
+    """In float32 the logistic function is 1 from 17 on, and a temperature would not change it."""
+    task = built("mner")
+    record = Record("Ann met Bob")
+    asked = [(record, query) for query in task.queries(record)]
+    batch = encoder.collate([encoder.encode(task, *one, Counter()) for one in asked])
+    logits = torch.full(batch["labels"].shape, -9.0)
+    spans = [record.text[start:end] for start, end in batch["spans"][0, :, 3:].tolist()]
+    logits[0, spans.index("Ann"), 0], logits[0, spans.index("Bob"), 0] = 18.0, 40.0
+    ((items, _),) = encoder.choose(logits, batch, task, asked)
+    expected = [1 / (1 + math.exp(-18)), 1.0]
+    assert items.probabilities == pytest.approx(expected, rel=1e-12)
+    assert items.tempered(2).probabilities == pytest.approx([1 / (1 + math.exp(-9)), 1.0], rel=1e-9)
 
 
 @pytest.mark.parametrize("name", CASES)

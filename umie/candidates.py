@@ -18,7 +18,7 @@ from umie.encoders.base import collate, pad_stack
 from umie.errors import UmieError
 from umie.records import MEDIA, Medium, Places, Record, Span
 from umie.tasks import Items, Query, Task, grammar
-from umie.tasks.base import written
+from umie.tasks.base import log_odds, logistic, written
 from umie.types import IGNORED, FusedStates, key_of
 
 NAMES = tuple(name for name in ScoringDecoder.input_names if name != "labels")
@@ -374,13 +374,13 @@ class CandidateEncoder:
         scores = logits[..., :num_columns].float().masked_fill(~is_candidate, float("-inf"))
         points = logits[..., num_columns:].float().sigmoid() >= self.options.threshold  # [B, S + R + 1, P]
         points = (points & batch["pointing_mask"][:, None].to(logits.device)).cpu()
-        probabilities = scores.sigmoid()
-        is_answer = (probabilities >= (self.options.threshold if threshold is None else threshold)) & scores.isfinite()
+        lowest = log_odds(self.options.threshold if threshold is None else threshold)
+        is_answer = (scores >= lowest) & scores.isfinite()
         best = scores[:, -1].argmax(dim=1).tolist()  # of the whole query
         above: list[list[tuple[int, int]]] = [[] for _ in scores]
         for row, place, column in is_answer.nonzero().tolist():
             above[row].append((place, column))
-        scores, probabilities = scores.cpu(), probabilities.cpu()
+        scores = scores.cpu()
         num_labels = (batch["label_tokens"][..., 0] >= 0).sum(dim=1).tolist()
         characters = batch["spans"][..., 3:].tolist()
         num_spans, num_places = batch["spans"].shape[1], batch["place_mask"].shape[1]
@@ -391,7 +391,6 @@ class CandidateEncoder:
             if schema.at_least_one and not any(place == scores.shape[1] - 1 for _, place, _ in chosen):
                 likely = max(((row, scores.shape[1] - 1, best[row]) for row in rows), key=lambda one: scores[one])
                 chosen += [likely] if scores[likely].isfinite() else []
-            # by score: probabilities near 1 are equal in float32
             ranked = sorted(chosen, key=lambda one: (float(scores[one]), one), reverse=True)
             before = dict(zip(rows, itertools.accumulate((num_labels[row] for row in rows), initial=0), strict=False))
             spans: list[Span] = []
@@ -414,7 +413,7 @@ class CandidateEncoder:
                     where, item = (1, place), written(label, record, None, named)
                 else:
                     item = grammar.ParsedItem(label)
-                found_items.append((where, item, float(probabilities[row, place, column])))
+                found_items.append((where, item, logistic(float(scores[row, place, column]))))
             found_items.sort(key=lambda one: one[0])  # by position in the text, then places, then the whole query
             values_of = {item: value for _, item, value in found_items}
             items = task.read(values_of, record, query.target)

@@ -176,6 +176,13 @@ def test_a_sound_and_a_video_from_the_command_line(umie, files, tmp_path):
         assert wrong[1] in err
 
 
+def test_the_name_of_a_file_is_read_as_a_text_with_a_warning(umie, files, checkpoint):
+    Image.new("RGB", (8, 8)).save("kids.jpg")
+    code, out, err = umie("extract", "-m", checkpoint, "kids.jpg", "--task", "mner", "--json", "--device", "cpu")
+    assert (code, json.loads(out)["text"]) == (0, "kids.jpg")
+    assert "it is also a file: --image FILE, or --input FILE" in err
+
+
 def test_labels_and_tasks(umie, files, checkpoint):
     arguments = ("extract", "--model", checkpoint, "HMS Belfast in London", "--json")
     code, out, err = umie(*arguments, "--task", "mner", "--label", "ship", "--label", "mner=person")

@@ -235,7 +235,7 @@ def test_bad_uploads_give_one_sentence_without_paths(explorer, tmp_path):
         ({"text": 3}, "the text is 3: type some text"),
         ({"tasks": []}, "Choose at least one task"),
         ({"labels": {"mner": []}}, "labels of mner: there are none"),
-        ({"labels": {"mner": "person"}}, "labels of mner: 'person' is no list"),
+        ({"labels": {"mner": "person"}}, "labels of mner: 'person' is not a list"),
         ({"example": 99}, "there is no example 99"),
         ({"gate": "wide"}, "gate is 'wide': use a number"),
     ],

@@ -152,7 +152,7 @@ def test_a_name_that_is_never_found_is_not_waited_for(monkeypatch):
 
 def test_extraction_downloads_only_if_it_may(learned, server):
     record = Record("Saw Deke Roli", f"{server}/red.png")
-    with pytest.raises(UmieError, match="a URL: download it"):
+    with pytest.raises(UmieError, match="a URL: allow downloads"):
         Extractor(*learned).extract(record)
     with pytest.raises(UmieError, match="an address of a private network"):
         Extractor(*learned, urls="public").extract(record)
@@ -160,12 +160,14 @@ def test_extraction_downloads_only_if_it_may(learned, server):
     assert found.record.image == record.image
     local = Extractor(*learned).extract(Record("Saw Deke Roli", Image.open(io.BytesIO(png()))))
     assert found.entities == local.entities
+    if found.entities:
+        assert Extractor(*learned, urls="any").attention(found)
     assert found.gate == pytest.approx(local.gate)
     assert Extractor(*learned, urls="any").extract("Saw Deke Roli", record.image).entities == local.entities
     told = Extractor(*learned, urls="any").explain(record.text, record.image, other=f"{server}/red.png")
     assert set(told.extractions) == {"given", "without", "blank", "other"}
     assert told.extractions["other"].entities == local.entities
-    with pytest.raises(UmieError, match="a URL: download it"):
+    with pytest.raises(UmieError, match="a URL: allow downloads"):
         Extractor(*learned).explain(record.text, record.image)
     with pytest.raises(UmieError, match="urls is 'all'"):
         Extractor(*learned, urls="all")

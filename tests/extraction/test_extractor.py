@@ -206,7 +206,7 @@ def test_the_image_size_respects_exif_orientation(extractor, records, tmp_path):
     Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
     event = Event("meet", None, (Argument("Agent", regions=(0,)),))
     record = Record("", str(tmp_path / "turned.jpg"), [Region((0, 0, 1, 1))], events=[event])
-    assert umie.extraction.images.image_sizes(record) == ((20, 40),)
+    assert umie.extraction.media.image_sizes(record) == ((20, 40),)
 
 
 def test_the_json_form_is_a_record_with_extra_keys(extractor, records):
@@ -432,3 +432,10 @@ def test_labels_that_mean_no_relation(extractor):
     assert (found.relations, "no relation" in kinds(found)) == ((), False)
     found = extractor.extract(record, tasks=["mre"], labels={"mre": ["NA"]})
     assert (found.relations, "no relation" in kinds(found)) == ((), True)
+
+
+def test_labels_without_one_for_no_relation_are_warned_about(extractor):
+    record = Record(TEXT, relations=(Relation("none", ANN, BOB),))
+    for labels, expected in ((["employs"], True), (["employs", "none"], False), (["employs", "NA"], False)):
+        found = extractor.extract(record, tasks=["mre"], labels={"mre": labels})
+        assert any("every pair gets a relation" in one.message for one in found.warnings) == expected

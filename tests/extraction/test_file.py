@@ -125,6 +125,14 @@ def test_bad_lines_cost_only_themselves(mixed, checkpoint, batch_size):
     assert not is_changed(Path("out.jsonl"))
 
 
+def test_further_keys_with_the_names_of_details_are_copied_under_others(tmp_path, monkeypatch, checkpoint):
+    monkeypatch.chdir(tmp_path)
+    Path("own.jsonl").write_text('{"text": "Ann", "line": 5, "gate": 1, "input.line": 6}\n')
+    extract_file(checkpoint, "own.jsonl", "out.jsonl", details="more.jsonl", tasks=["mner"], device="cpu")
+    (line,) = lines_of("more.jsonl")
+    assert (line["line"], line["input.line"], line["input.input.line"], line["input.gate"]) == (1, 6, 5, 1)
+
+
 def test_further_keys_are_copied_as_they_are(mixed, checkpoint):
     summary = extract_file(checkpoint, mixed, "out.jsonl", tasks=["mner"], device="cpu", skip_bad=True)
     first, second, third = lines_of("out.jsonl")

@@ -149,7 +149,7 @@ def test_columns_on_the_command_line(folder, umie, checkpoint):
     for wrong, message in (("text", "use FIELD=COLUMN"), ("words=tweet", "Unknown field of a record: 'words'")):
         assert message in umie(*options, "--column", wrong)[2]
     (folder / "in.jsonl").write_text('{"text": "Ann"}\n')
-    assert "columns are those of a table" in umie(*options[:4], "in.jsonl", *options[5:], "--column", "text=a")[2]
+    assert "only tables have columns" in umie(*options[:4], "in.jsonl", *options[5:], "--column", "text=a")[2]
     assert "--column" in umie("extract", "-m", checkpoint, "Ann", "--column", "text=a")[2]
 
 
@@ -158,7 +158,7 @@ def test_a_text_per_line(tmp_path):
     path.write_text('Ann, "Bob"\n\n  \n{a brace\n{"text": "json"}\n{}\n')
     texts = [(1, 'Ann, "Bob"'), (4, "{a brace"), (5, '{"text": "json"}'), (6, "{}")]
     assert [(one.number, one.record.text) for one in read_items(path, None)] == texts
-    with pytest.raises(UmieError, match="columns are those of a table"):
+    with pytest.raises(UmieError, match="only tables have columns"):
         list(read_items(path, None, {"text": "tweet"}))
     path.write_text('\n{"text": "json"}\nmore\n')
     with pytest.raises(UmieError, match=r"in.txt:2: the line is a record as JSON, not a text: name the file .jsonl"):
@@ -184,6 +184,8 @@ def test_rows_of_a_data_set(extractor):
     assert [found.text for found in extractor.extract_many(records)] == ["Saw Deke Roli", "b"]
     (missing,) = records_from_rows([{"text": "a", "image": math.nan, "id": 7}])
     assert (missing.image, missing.id) == (None, "7")
+    (missing,) = records_from_rows([{"text": "a", "image": {"bytes": None, "path": None}}])
+    assert missing.image is None
     for wrong, message in (
         ([{"text": 3}], "row 1: column text is 3: expected a text"),
         ([{"text": "a"}, ["b"]], "row 2: a row is"),
@@ -198,6 +200,25 @@ def test_rows_of_a_data_set(extractor):
     assert [record.text for record in kept] == ["a", "b"]
     with pytest.raises(UnknownNameError):
         list(records_from_rows(rows, columns={"words": "tweet"}))
+
+
+def test_a_data_frame_with_missing_values():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"text": ["a", None], "id": [12, None], "image": ["a.png", "b.png"]})
+    assert [(one.text, one.id) for one in records_from_rows(frame)] == [("a", "12"), ("", None)]
+    nullable = frame.convert_dtypes()
+    assert [(one.text, one.id, one.image) for one in records_from_rows(nullable)] == [
+        ("a", "12", "a.png"),
+        ("", None, "b.png"),
+    ]
+
+
+def test_a_row_without_text_and_image_is_empty(folder, checkpoint):
+    none = {"bytes": None, "path": None}
+    rows = [{"text": "Saw Deke Roli", "image": none}, {"text": "", "image": none}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), "in.parquet")
+    summary = extract_file(checkpoint, "in.parquet", "out.jsonl", device="cpu", skip_bad=True)
+    assert (summary.written, summary.empty, summary.rejected) == (1, 1, 0)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Long texts: read in windows, whose items are merged."""
 
 import dataclasses
+from functools import partial
 
 import hypothesis.strategies as st
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 
 from umie.errors import UmieError
 from umie.extraction import Extractor
-from umie.extraction.windows import OVERLAP, SHORTEST, InputRoom, in_window, shifted, windows_of
+from umie.extraction.result import Extraction
+from umie.extraction.windows import OVERLAP, SHORTEST, InputRoom, Window, in_window, merged, shifted, windows_of
 from umie.grounders import Grounder
 from umie.grounders.base import GrounderConfig
 from umie.records import Argument, Entity, Event, Record, Region, Relation
@@ -33,7 +35,8 @@ def test_windows_cover_a_text_once_and_overlap(text, limit):
     assert not any(text[end:start].strip() for end, start in zip(edges[::2], edges[1::2], strict=True))  # white space
     for one in windows:
         assert 0 <= one.start <= one.first <= one.last <= one.end <= len(text)
-        assert one.end - one.start <= limit or one.last - one.first < SHORTEST
+        own = text[one.first : one.last].encode()
+        assert one.end - one.start <= limit or len(own) < SHORTEST
         reach = min(OVERLAP, (one.last - one.first) // 2) // 2
         assert len(windows) == 1 or one.end - one.last >= min(reach, len(text) - one.last)
         assert len(windows) == 1 or one.first - one.start >= min(reach, one.first)
@@ -173,6 +176,53 @@ def test_white_space_is_no_text(extractor):
     for space in (" ", "\n", "\u00a0"):
         found = extractor.extract(f"Saw Deke Roli .{space * 3000}Bob", tasks=["mner"])
         assert {notice.kind for notice in found.warnings} <= {"windows"}
+
+
+@pytest.mark.parametrize("space", [" ", "\n", "\u00a0"])
+def test_words_after_much_white_space_are_read(variant, space):
+    """Then one window is left, which is not the whole text."""
+    model, processor = variant(decoder={"name": "span", "threshold": 0.01})
+    extractor = Extractor(model, processor, threshold=0.0)
+    text = f"{space * 600}Ann met Bob in Rome"
+    found = extractor.extract(text, tasks=["mner"])
+    assert [notice.kind for notice in found.warnings] == ["windows"]
+    assert found.entities
+    assert all(one.span[0] >= 600 and text[slice(*one.span)] == one.text for one in found.entities)
+
+
+@pytest.mark.parametrize(
+    "text", ["🎉" * 300, "🎉 " * 90, "中あ" * 400, "🎉" * 63], ids=["run", "words", "Asian", "short"]
+)
+def test_no_character_is_left_out_if_each_is_several_tokens(variant, text):
+    _, processor = variant(decoder={"name": "span"})
+    processor.max_input_tokens = 200
+    task = processor.task("mner")
+    windows = windows_of(text, partial(InputRoom(processor, [task]).fits, Record(text)))
+    for window in windows:
+        record = Record(text[window.start : window.end])
+        before = processor.counts["truncated_inputs"]
+        for query in task.queries(record):
+            processor.encode_query(record, query, task)
+        assert processor.counts["truncated_inputs"] == before
+
+
+def test_of_items_that_cross_a_border_the_less_probable_one_is_left_out():
+    text = "a b c d"
+    windows = [Window(0, 7, 0, 2, is_first=True), Window(0, 7, 2, 7)]
+
+    def found(*entities):
+        return Extraction(Record(text, entities=entities, tasks=("mner",)))
+
+    for crossing, beyond in ((0.9, 0.6), (0.6, 0.9)):
+        parts = [
+            found(Entity("x", (0, 3), probability=crossing)),
+            found(Entity("x", (2, 3), probability=beyond), Entity("y", (4, 7), probability=0.5)),
+        ]
+        kept = merged(Record(text), windows, parts).entities
+        assert [one.span for one in kept] == [(0, 3) if crossing > beyond else (2, 3), (4, 7)]
+        assert len(merged(Record(text), windows, parts, nested=True).entities) == 3
+    both = [Entity("x", (2, 3), probability=0.5), Entity("x", (2, 5), probability=0.6)]  # of one window
+    assert len(merged(Record(text), windows, [found(), found(*both)]).entities) == 2
 
 
 class Finder(Grounder):

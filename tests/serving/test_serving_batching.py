@@ -83,6 +83,15 @@ def test_what_nobody_waits_for_is_skipped_and_makes_room(held):
     assert batcher.extractor.batches == [["first"], ["b", "c"]]
 
 
+def test_what_nobody_waits_for_holds_no_memory(held):
+    batcher = held()
+    futures = batcher.submit(asked("a", "b", "c"))
+    futures[1].cancel()
+    assert batcher.waiting == 2
+    batcher.extractor.free.set()
+    assert [futures[place].result(20).text for place in (0, 2)] == ["a", "c"]
+
+
 def test_closing_answers_what_waits(held):
     batcher = held()
     futures = batcher.submit(asked("a", "b"))

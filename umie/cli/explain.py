@@ -22,11 +22,13 @@ from umie.cli.options import (
     NoRelation,
     Plugins,
     Regions,
+    Threshold,
     source_of,
     text_of,
+    threshold_of,
 )
 from umie.cli.progress import counting, disable_progress_bars
-from umie.errors import UmieError
+from umie.errors import UmieError, check_local
 
 if TYPE_CHECKING:
     from umie.extraction import Attention, Extractor
@@ -38,8 +40,8 @@ def explain(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Directory of a saved variant, or a hub name.")
     ] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="An image of the text. Repeatable.")] = None,
-    other: Annotated[list[Path] | None, typer.Option(help="An image to use instead. Repeatable.")] = None,
+    image: Annotated[list[str] | None, typer.Option(help="An image of the text. Repeatable.")] = None,
+    other: Annotated[list[str] | None, typer.Option(help="An image to use instead. Repeatable.")] = None,
     region: Annotated[
         list[str] | None, typer.Option(help="A region of the image, as in umie extract. Repeatable.")
     ] = None,
@@ -60,6 +62,7 @@ def explain(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output.")] = False,
     seed: Annotated[int, typer.Option(help="Random seed of the other images and of the intervals.")] = 0,
+    threshold: Threshold = None,
     device: Device = None,
     plugin: Plugins = None,
     no_relation: NoRelation = None,
@@ -95,6 +98,7 @@ def explain(
     check_saved(model)
     load_plugins(plugin or ())
     disable_progress_bars()
+    lowest = threshold_of(threshold) if threshold else None
     if data is None:
         if not image:
             raise UmieError("--image is missing: the image that is explained")
@@ -107,7 +111,10 @@ def explain(
             check_format(figure)
             if not region:
                 raise UmieError("--figure shows the attention to the regions of the image: pass some with --region")
-        extractor = Extractor.from_pretrained(model, device=device)
+        for name, paths in (("--image", image), ("--other", other or ())):
+            for path in paths:
+                check_local(name, path)
+        extractor = Extractor.from_pretrained(model, device=device, threshold=lowest)
         places = [read_region(one) for one in region or ()] or None
         with no_relation_names(no_relation or ()):
             found = extractor.explain(text_of(text or ""), image, other=other, regions=places, tasks=task)
@@ -132,7 +139,7 @@ def explain(
     if figure is not None:
         raise UmieError("--figure draws the attention of one text: pass a text with --image and --region")
     source = source_of(data, format_name, images, regions, format_option)
-    extractor = Extractor.from_pretrained(model, device=device)
+    extractor = Extractor.from_pretrained(model, device=device, threshold=lowest)
     with no_relation_names(no_relation or ()):
         _explain_data(extractor, source, task, output, overwrite, seed, json_flag)
 

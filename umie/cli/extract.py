@@ -231,11 +231,16 @@ def extract(
             if path is not None and "://" not in str(path) and not Path(path).exists():
                 raise UmieError(f"{name} {path}: no such {name[2:]}")
     from umie.extraction import Extractor
+    from umie.extraction.extractor import is_file_name
+    from umie.records import Record
 
+    if is_file_name(text or ""):
+        print_note(f"warning: {text} is read as a text; it is also a file: --image FILE, or --input FILE", "yellow")
     disable_progress_bars()
     extractor = Extractor.from_pretrained(model, **options)
     with no_relation_names(no_relation or ()):
-        found = extractor.extract(text_of(text or ""), image or None, tasks=task, labels=labels, **given)
+        given_text = Record(text_of(text)) if text else ""  # a record is never read as the name of a file
+        found = extractor.extract(given_text, image or None, tasks=task, labels=labels, **given)
     for notice in found.warnings:
         print_note(f"warning: {notice.message}", "yellow")
     if json_flag:

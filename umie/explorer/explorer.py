@@ -205,7 +205,7 @@ def _proposers(registry: Any) -> dict[str, Any]:
 
 def _checked_labels(task: str, given: Any) -> list[str]:
     if not isinstance(given, list | tuple) or not all(isinstance(label, str) for label in given):
-        raise UmieError(f"labels of {task}: {shown(given)} is no list of labels")
+        raise UmieError(f"labels of {task}: {shown(given)} is not a list of labels")
     labels = list(dict.fromkeys(printable(label).strip() for label in given if label.strip()))
     if not labels:
         raise UmieError(f"labels of {task}: there are none; add a label, or leave out the task")

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from umie.errors import UmieError
-from umie.extraction.images import encode_images
-from umie.extraction.result import Extraction
+from umie.extraction.downloads import downloaded
+from umie.extraction.media import encode_media
+from umie.extraction.result import Extraction, Extracts
 from umie.records import MEDIA, Record, Span
 from umie.records.places import place_name
 from umie.tasks import Task
 from umie.types import key_of
-
-
-class Extracts(Protocol):
-    """What is needed of an ``Extractor``, which has a method ``attention``."""
-
-    model: Any
-    processor: Any
-    missing_images: str
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,8 @@ def attention_of(extractor: Extracts, found: Extraction) -> list[Attention]:
             report the characters of its tokens.
     """
     model, processor, record = extractor.model, extractor.processor, found.record
-    (encoded,) = encode_images(model, processor, [record], extractor.missing_images, [None])
+    (with_images,) = downloaded([record], extractor.urls)
+    (encoded,) = encode_media(model, processor, [with_images], extractor.missing_images, [None])
     names = _slot_names(record, encoded.tensors or {})
     if not names:
         raise UmieError("the model sees no image, sound or video of this record: there is nothing to attend to")

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from html import escape
 from itertools import islice, zip_longest
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from umie.errors import UmieError, at
-from umie.extraction.result import Extraction
+from umie.extraction.result import Extraction, Extracts
 from umie.images import open_image
 from umie.records import Record
 from umie.records.places import Places
@@ -32,17 +32,6 @@ TASKS = ("mner", "mre", "med", "meae")  # in the order of the table
 GRAY = (128, 128, 128)
 RESAMPLES = 1000
 Key: TypeAlias = tuple[Any, ...]
-
-
-class Extracts(Protocol):
-    """What an explanation needs of an ``Extractor``, which has a method ``explain``."""
-
-    model: Any
-    missing_images: str
-
-    @property
-    def extract_many(self) -> Callable[..., Iterator[Extraction]]:
-        """Yields the extraction of each record."""
 
 
 class Decision(NamedTuple):

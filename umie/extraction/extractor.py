@@ -33,9 +33,9 @@ from umie.evaluation.answers import answer_queries
 from umie.extraction.attention import Attention, attention_of
 from umie.extraction.downloads import URLS, downloaded, is_url
 from umie.extraction.explain import Explanation, explain_many
-from umie.extraction.images import EncodedImage, encode_images, image_sizes, video_size
+from umie.extraction.media import EncodedMedia, encode_media, image_sizes, video_size
 from umie.extraction.result import Extraction, ExtractionAnswer, Notice
-from umie.extraction.windows import InputRoom, Window, in_window, merged, windows_of
+from umie.extraction.windows import InputRoom, Window, in_window, is_whole, merged, windows_of
 from umie.grounders import Grounder
 from umie.grounders.calls import build_grounders
 from umie.loading import load
@@ -43,8 +43,8 @@ from umie.media import ClipSource, SoundSource
 from umie.model import UmieModel
 from umie.processor import UmieProcessor
 from umie.records import MEDIA, Box, Medium, Record, Region, Relation, Segment, Track
-from umie.records.model import place_references
-from umie.records.no_relation import doubt, doubtful_labels, is_chosen, renamed
+from umie.records.model import NO_RELATION, place_references
+from umie.records.no_relation import doubt, doubtful_labels, is_chosen, is_no_relation, renamed
 from umie.records.places import A_MEDIUM, PLACES, Interval
 from umie.tasks import Items, Task
 from umie.types import IMAGE_POLICIES, check_image_policy
@@ -68,12 +68,13 @@ class Extractor:
     """A trained variant that extracts items from texts, images, sounds and videos.
 
     The result for a text does not depend on the other texts or on the batch size: in float32, answers are identical.
-    In half precision, two tokens of nearly equal probability may swap.
+    In half precision, two tokens of nearly equal probability may swap. An extractor is for one thread at a time.
 
     Args:
         model: the variant; it is put into evaluation mode.
         processor: its processor; the extractor uses a copy.
-        batch_size: queries per batch. At most four batches of records are held in memory.
+        batch_size: queries per batch. A stream is read in windows of eight batches of records, whose queries are sorted
+            by length, so the first result comes after that many; of one batch, if images are downloaded.
         constrained: allow only well-formed answers, with labels of the schema, spans of the text and places in the
             media; see ``umie.constrained``.
         max_pairs: the maximum number of entity pairs that MRE asks about in a text without given pairs.
@@ -108,7 +109,8 @@ class Extractor:
         grounders: Grounders | None = None,
         **generation_options: Any,
     ) -> None:
-        check_kind("model", model, UmieModel, "pass a UmieModel, or use Extractor.from_pretrained")
+        use = "pass a UmieModel (model.compile() compiles it in place), or use Extractor.from_pretrained"
+        check_kind("model", model, UmieModel, use)
         check_kind("processor", processor, UmieProcessor, "pass a UmieProcessor")
         check_whole("batch_size", batch_size, 1)
         check_whole("max_pairs", max_pairs, 1)
@@ -117,6 +119,9 @@ class Extractor:
         check_choice("long_texts", long_texts, LONG_TEXTS)
         check_choice("urls", urls, URLS)
         check_generation_options(generation_options, _OPTIONS)
+        if processor.candidates is not None and any(value != 1 for value in generation_options.values()):
+            names = ", ".join(generation_options)
+            raise UmieError(f"{names}: the decoder scores candidates and generates nothing; leave it out")
         self.threshold = _thresholds(threshold)
         if self.threshold and not probabilities:
             raise UmieError("threshold needs the probabilities of the items: leave probabilities on")
@@ -131,7 +136,7 @@ class Extractor:
         # long texts are read in windows, or reported: the warning of transformers would say that there is an error
         known = getattr(processor.tokenizer, "deprecation_warnings", {})
         known["sequence-length-is-longer-than-the-specified-maximum"] = True
-        self.processor.missing_images = IMAGE_POLICIES[0]  # the processor raises; encode_images applies the policy
+        self.processor.missing_images = IMAGE_POLICIES[0]  # the processor raises; encode_media applies the policy
         self.batch_size = batch_size
         self.constrained = constrained
         self.max_pairs = max_pairs
@@ -250,14 +255,15 @@ class Extractor:
                     "umie.Record(text, image)"
                 )
             return list(self.extract_many(text, tasks=tasks, labels=labels, grounders=grounders))
-        if isinstance(text, str) and _is_file_name(text):
+        if isinstance(text, str) and is_file_name(text):
             raise UmieError(
                 f"{text!r} is a file: pass an image as extract('', {text!r}) and a file of records to "
                 f"umie.extraction.extract_file; if it is the text, pass umie.Record({text!r})"
             )
         media = {medium: one for medium, one in given.items() if one is not None}
         record = _with_places(_as_record(text, media, urls=self.urls), places)
-        return next(self.extract_many([record], tasks=tasks, labels=labels, grounders=grounders))
+        (found,) = self.extract_many([record], tasks=tasks, labels=labels, grounders=grounders)
+        return found
 
     def explain(
         self,
@@ -335,7 +341,7 @@ class Extractor:
         if labels is not None:
             check_kind("labels", labels, Mapping, "pass the labels of each task, such as {'mner': ['person']}")
         if isinstance(items, _NO_LISTS) or not isinstance(items, Iterable):
-            raise UmieError(f"{shown(items)} is no list: pass an iterable of strings or umie.Record objects")
+            raise UmieError(f"{shown(items)} is not a list: pass an iterable of strings or umie.Record objects")
         if tasks is not None and not tasks:
             raise UmieError("tasks is empty: name at least one task, or omit it")
         trained = self.processor.task_options
@@ -359,6 +365,9 @@ class Extractor:
             new = ", ".join(repr(label) for label in built[name].labels if label not in known)
             if new:
                 notices.append(Notice("labels", f"{name}: the checkpoint was not trained on the labels {new}"))
+            if built[name].kind == "relations" and not any(map(is_no_relation, built[name].labels)):
+                message = f"{name}: without the label {NO_RELATION!r}, every pair gets a relation"
+                notices.append(Notice("no relation", message))
         labels_of_pairs = [label for task in built.values() if task.kind == "relations" for label in task.labels]
         notices += [Notice("no relation", doubt(label)) for label in doubtful_labels(labels_of_pairs)]
         found = self.grounders if grounders is None else self._grounders(grounders)
@@ -402,11 +411,12 @@ class Extractor:
                 for position, window in enumerate(windows):
                     indices[number] = index
                     number += 1
-                    is_whole = len(windows) == 1
-                    yield one if is_whole else one.in_part(in_window(one.record, window, windows[:position]))
+                    part = one.record if is_whole(one.record.text, windows) else None
+                    yield one.in_part(part or in_window(one.record, window, windows[:position]))
 
         where = None if place is None else lambda number: place(indices[number])
         found = stream(parts(), where)
+        nested = (self.processor.candidates or {}).get("nested", False)
         number = 0
         for first in found:
             record, windows = waiting.popleft()
@@ -414,7 +424,7 @@ class Extractor:
             for _ in own:
                 indices.pop(number)
                 number += 1
-            yield first if len(own) == 1 else merged(record, windows, own)
+            yield first if is_whole(record.text, windows) else merged(record, windows, own, nested=nested)
 
     def _stream(
         self,
@@ -427,7 +437,8 @@ class Extractor:
         grounders: Mapping[Medium, Grounder],
     ) -> Iterator[Extraction]:
         done = 0
-        while window := list(islice(records, WINDOW_BATCHES * self.batch_size)):
+        batches = WINDOW_BATCHES if self.urls == URLS[0] else 1  # images that were downloaded are held in memory
+        while window := list(islice(records, batches * self.batch_size)):
             first: dict[Any, int] = {}  # identical records are asked about once
             keys = [(_identity(one.record), one.from_source) for one in window]
             for index, key in enumerate(keys):
@@ -464,15 +475,15 @@ class Extractor:
         for start in range(0, len(given), self.batch_size):
             part = slice(start, start + self.batch_size)
             records = [one.record for one in given[part]]
-            images = encode_images(self.model, self.processor, records, self.missing_images, places[part])
-            own = zip(given[part], images, places[part], strict=True)
-            drafts += [_Draft(*one, image, names, place) for one, image, place in own]
+            media = encode_media(self.model, self.processor, records, self.missing_images, places[part])
+            own = zip(given[part], media, places[part], strict=True)
+            drafts += [_Draft(*one, encoded, names, place) for one, encoded, place in own]
         for name, task in built.items():
             dependents = {other for other in names if built[other].source == name}
             asked = [
                 draft
                 for draft in drafts
-                if draft.image.tensors is not None and (name in names or dependents & draft.from_source)
+                if draft.media.tensors is not None and (name in names or dependents & draft.from_source)
             ]
             for draft in asked:
                 draft.prepare(task, self.max_pairs)
@@ -490,7 +501,7 @@ class Extractor:
         for index, query in asked:
             before = self.processor.counts.copy()
             text = self.processor.encode_query(drafts[index].found, query, task)
-            encoded.append({**text, **(drafts[index].image.tensors or {})})
+            encoded.append({**text, **(drafts[index].media.tensors or {})})
             new = self.processor.counts - before
             truncated.append(new["truncated_inputs"] > 0)
             if new["unwritable_inputs"]:
@@ -558,7 +569,7 @@ class _Draft:
 
     given: Record
     from_source: frozenset[str]
-    image: EncodedImage
+    media: EncodedMedia
     names: tuple[str, ...]
     place: str | None = None  # of the record, for messages
     found: Record = field(init=False)  # the record without its annotation; each task adds its items
@@ -597,7 +608,7 @@ class _Draft:
         """
         for grounder in grounders:
             medium = grounder.medium
-            if self.image.tensors is None or medium not in self.found.media:
+            if self.media.tensors is None or medium not in self.found.media:
                 continue
             self.found, errors = grounder.attempt(self.found)
             for error in errors.values():
@@ -618,7 +629,7 @@ class _Draft:
         for source in {answer.task for answer in self.answers} - set(self.names):
             if not any(task.source == source and task.is_staged for task in requested):
                 record = all_tasks.registry.build(source).with_items(record, ())
-        warnings = [*notices, *self.image.notices, *self.notices]
+        warnings = [*notices, *self.media.notices, *self.notices]
         for task in dict.fromkeys(answer.task for answer in self.answers):
             own = [answer for answer in self.answers if answer.task == task]
             if any(answer.is_truncated for answer in own):
@@ -652,8 +663,13 @@ def _as_record(item: object, media: Mapping[Medium, Any] | None = None, *, urls:
     """Return a text or a record as a record, with these media in place of its own."""
 
     def check(medium: Medium, source: object) -> None:
-        if not (medium == "image" and urls != URLS[0] and is_url(source)):
+        if medium != "image" or not is_url(source):
             check_local(medium, source)
+        elif urls == URLS[0]:
+            raise UmieError(
+                f"image is {shown(source)}, a URL: allow downloads (urls='public', --urls public), or pass the path of "
+                "a file"
+            )
 
     if not isinstance(item, str | Record):
         use = "umie.Record(text, image)" if isinstance(item, Mapping) else "a string, a umie.Record, or a list of them"
@@ -689,7 +705,8 @@ _PLACES: dict[Medium, tuple[Any, type[Any], str]] = {  # the class, what else is
 }
 
 
-def _is_file_name(text: str) -> bool:
+def is_file_name(text: str) -> bool:
+    """Return whether a text is the name of a file, with an ending."""
     return bool(Path(text).suffix) and os.path.isfile(text)  # noqa: PTH113 # Path.is_file raises for long names
 
 
@@ -717,9 +734,9 @@ def _identity(record: Record) -> Any:
 
 
 def _trim_memory() -> None:
-    """Give memory that is free back to the system, where the C library can: texts of many lengths leave it in pieces.
+    """Return free memory to the system, where the C library can: texts of many lengths fragment it.
 
-    Without it, the memory of a long run grows to about a third more.
+    Without it, the memory of a long run grows by about a third.
     """
-    with suppress(OSError, AttributeError):  # glibc's
+    with suppress(OSError, AttributeError, TypeError):  # other C libraries, and Windows
         ctypes.CDLL(None).malloc_trim(0)

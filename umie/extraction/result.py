@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from umie.records import (
     MEDIA,
@@ -52,6 +52,19 @@ class Notice(NamedTuple):
 
     kind: str
     message: str
+
+
+class Extracts(Protocol):
+    """What explanations and attention need of an ``Extractor``, which has methods for both."""
+
+    model: Any
+    processor: Any
+    missing_images: str
+    urls: str
+
+    @property
+    def extract_many(self) -> Callable[..., Iterator[Extraction]]:
+        """Yields the extraction of each record."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import numbers
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -35,8 +36,9 @@ def records_from_rows(
         extractor.extract_many(umie.extraction.records_from_rows(dataset, columns={"text": "tweet"}))
 
     Args:
-        rows: a mapping for each record. Its ``image`` is a PIL image, the bytes of an image file, a path, or a mapping
-            with ``bytes`` or ``path``, as data sets with undecoded images have; ``audio`` and ``video`` are paths.
+        rows: a mapping for each record, or a data frame of pandas. The ``image`` is a PIL image, the bytes of an image
+            file, a path, or a mapping with ``bytes`` or ``path``, as data sets with undecoded images have; ``audio``
+            and ``video`` are paths. Missing values are None or NaN.
         columns: the column of a field of the record (``text``, ``image``, ``audio``, ``video``, ``id``), where it has
             another name.
         images: the folder of the media.
@@ -47,6 +49,9 @@ def records_from_rows(
         UmieError: a column is unknown or has a value of another kind; the message has the number of the row, from 1.
     """
     names = columns_of(columns)
+    frame: Any = rows
+    if hasattr(rows, "itertuples"):  # a data frame yields its column names
+        rows = (dict(zip(frame.columns, values, strict=True)) for values in frame.itertuples(index=False, name=None))
     for number, row in enumerate(rows, start=1):
         try:
             with at(f"row {number}"):
@@ -95,14 +100,13 @@ def record_of_row(row: Mapping[str, Any], columns: Mapping[str, str], folder: st
     Raises:
         UmieError: a value is of another kind.
     """
-    values = {field: row.get(column) for field, column in columns.items()}
+    values = {field: value_of(row, column) for field, column in columns.items()}
     text, media = values["text"], {medium: values[medium] for medium in MEDIA}
-    text = None if text != text else text  # NaN: a missing value of a data frame
     if not isinstance(text, str | None):
         raise UmieError(f"column {columns['text']} is {shown(text)}: expected a text")
     found: dict[str, Any] = {}
     for medium, value in media.items():
-        if value is None or value != value or value == "":  # NaN: a missing value of a data frame
+        if value is None or (isinstance(value, str) and not value):
             continue
         if medium == "image":
             value = _image(value, columns["image"])
@@ -110,6 +114,8 @@ def record_of_row(row: Mapping[str, Any], columns: Mapping[str, str], folder: st
             raise UmieError(f"column {columns[medium]} is {shown(value)}: expected the path of a file")
         found[medium] = value
     number = values["id"]
+    if isinstance(number, float) and number.is_integer():  # whole numbers beside missing ones, in a data frame
+        number = int(number)
     record = Record(text or "", id=None if number is None or number == "" else str(number), **found)
     return replace(record, image_folder=folder)
 
@@ -130,17 +136,32 @@ def other_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[st
     for name, value in row.items():
         if name in columns.values():
             continue
-        key = name
-        while key in KEYS or (key != name and key in row):
-            key = f"input.{key}"
-        found[key] = plain(value)
+        found[free_key(name, KEYS, row)] = plain(value)
     return found
+
+
+def free_key(name: str, taken: Collection[str], others: Collection[str]) -> str:
+    """Return the name of a key of the input in an output that has keys of its own: with a prefix, if it is taken."""
+    key = name
+    while key in taken or (key != name and key in others):
+        key = f"input.{key}"
+    return key
+
+
+def value_of(row: Mapping[str, Any], column: str) -> Any:
+    """Return a value of a row; None if it is missing in a data set or data frame.
+
+    Data sets with undecoded images have a mapping with ``bytes`` or ``path`` for each.
+    """
+    value = row.get(column)
+    if isinstance(value, Mapping) and value.keys() & {"bytes", "path"}:
+        value = value.get("bytes") or value.get("path")
+    is_nan = isinstance(value, numbers.Real) and value != value
+    return None if is_nan or type(value).__name__ in ("NAType", "NaTType") else value  # without importing pandas
 
 
 def _image(value: Any, column: str) -> Any:
     """Return the bytes of an image file, after a look at its header, or what else is given."""
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
     if isinstance(value, Path):
         return str(value)
     if not isinstance(value, bytes | bytearray):

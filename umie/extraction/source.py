@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from umie.errors import UmieError, at
-from umie.extraction.rows import ENDINGS, check_columns, columns_of, other_columns, plain, read_rows, record_of_row
+from umie.extraction.rows import (
+    ENDINGS,
+    check_columns,
+    columns_of,
+    other_columns,
+    plain,
+    read_rows,
+    record_of_row,
+    value_of,
+)
 from umie.files import bounded_lines, json_text, stream_lines
 from umie.records import MEDIA, Record
 from umie.records.jsonl import KEYS, parse_line, record_from_json
@@ -55,7 +64,7 @@ def read_items(source: Path, images: Path | None, columns: Mapping[str, str] | N
             yield SourceLine(number, error=row) if isinstance(row, UmieError) else _row_item(number, row, names, folder)
         return
     if columns:
-        raise UmieError(f"{source}: columns are those of a table ({', '.join(ENDINGS)}), and this is none")
+        raise UmieError(f"{source}: only tables have columns ({', '.join(ENDINGS)})")
     if source.suffix.lower() == ".txt":
         yield from _text_items(source, folder)
         return
@@ -150,9 +159,9 @@ def with_further_keys(line: str, further: Mapping[str, Any]) -> str:
 def _row_item(number: int, row: dict[str, Any], columns: Mapping[str, str], folder: str) -> SourceLine:
     further = other_columns(row, columns)
     content = json_text(further | {name: plain(row[name]) for name in columns.values() if name in row})
-    text = row.get(columns["text"], "no column")
+    text = value_of(row, columns["text"]) if columns["text"] in row else "no column"
     has_text = bool(text) and not (isinstance(text, str) and text.isspace())
-    if not has_text and not any(row.get(columns[medium]) for medium in MEDIA):
+    if not has_text and not any(value_of(row, columns[medium]) for medium in MEDIA):
         return SourceLine(number, error=UmieError("the text is empty"), content=content, is_empty=True)
     try:
         record = record_of_row(row, columns, folder)

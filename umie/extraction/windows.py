@@ -11,10 +11,10 @@ from umie.extraction.result import Extraction, ExtractionAnswer, Notice
 from umie.processor import UmieProcessor
 from umie.records import MEDIA, Argument, Entity, Event, Medium, Record, Relation, Span
 from umie.records.places import PLACES
-from umie.tasks.base import Task
+from umie.tasks import Task, task_class
 
 OVERLAP = 160  # characters on each side of a border, so that no item at a border is cut in both windows
-SHORTEST = 64  # a window of fewer characters is not split
+SHORTEST = 64  # a window of fewer bytes is not split
 _REPEATED = 48  # characters
 _MARGIN = 8  # tokens, as a text has a few more or less next to others
 # after the end of a sentence, or after any word; in scripts without spaces, after any character
@@ -60,15 +60,18 @@ class InputRoom:
     def fits(self, record: Record, text: str) -> bool:
         """Return whether a part of a record's text fits into the input of each task."""
         most = self._processor.max_input_tokens
-        if len(text) < most // 4 or text.isspace():
-            return True  # instructions take less than three quarters
+        if len(_bytes(text)) < most // 4 or text.isspace():
+            return True  # instructions take less than three quarters, and a byte is at most one token
         places = tuple(len(record.places(medium)) for medium in MEDIA)
         if places not in self._taken:
             self._taken[places] = max((size for size, _ in self._inputs(record, "x", "x")), default=0)
         # instructions repeat the words of a pair or of an event
         repeated = text[:_REPEATED]
-        if self._taken[places] + self._tokens(text) + 3 * self._tokens(repeated) + _MARGIN <= most:
-            return True  # without encoding it, which takes ten times as long
+        needed = self._taken[places] + self._tokens(text)
+        if needed - _MARGIN > most:
+            return False
+        if needed + 3 * self._tokens(repeated) + _MARGIN <= most:
+            return True  # both without encoding it, which takes ten times as long
         return not any(is_truncated for _, is_truncated in self._inputs(record, f"{text} {repeated}", repeated))
 
     def _tokens(self, text: str) -> int:
@@ -104,7 +107,7 @@ def windows_of(text: str, fits: Callable[[str], bool]) -> list[Window]:
         start = min(first, _word_start(text, first - reach, reach // 2))
         end = max(last, _word_end(text, last + reach, reach // 2))
         middle = _border(text, first, last)
-        if middle is None or last - first < SHORTEST or fits(text[start:end]):
+        if middle is None or len(_bytes(text[first:last])) < SHORTEST or fits(text[start:end]):
             if not text[first:last].isspace():
                 found.append(Window(start, end, first, last))
         else:
@@ -114,6 +117,11 @@ def windows_of(text: str, fits: Callable[[str], bool]) -> list[Window]:
     add(0, len(text))
     begin, *others = found or [Window(0, len(text), 0, len(text))]
     return [replace(begin, is_first=True), *others]
+
+
+def is_whole(text: str, windows: Sequence[Window]) -> bool:
+    """Return whether a text is read as it is: in one window, from its start to its end."""
+    return len(windows) == 1 and (windows[0].start, windows[0].end) == (0, len(text))
 
 
 def in_window(record: Record, window: Window, earlier: Sequence[Window] = ()) -> Record:
@@ -140,17 +148,26 @@ def in_window(record: Record, window: Window, earlier: Sequence[Window] = ()) ->
     return replace(record, text=record.text[window.start : window.end], gold=None, **parts)
 
 
-def merged(record: Record, windows: Sequence[Window], found: Sequence[Extraction]) -> Extraction:
-    """Return the extractions of the windows of a record as one, with offsets into its text."""
+def merged(
+    record: Record, windows: Sequence[Window], found: Sequence[Extraction], *, nested: bool = False
+) -> Extraction:
+    """Return the extractions of the windows of a record as one, with offsets into its text.
+
+    Of two entities or triggers of different windows that overlap, the less probable one is left out, unless the model
+    answers with ``nested`` ones: an item may cross the border after which another one begins.
+    """
     first = found[0]
     places: dict[Medium, list[Any]] = {medium: list(record.places(medium)) for medium in MEDIA}
-    entities: dict[Entity, None] = {}
+    entities: dict[Entity, int] = {}  # with the number of its window
     relations: dict[Any, list[Relation]] = {}  # by pair, those of the first window that was asked about it
-    events: dict[Any, tuple[Event, dict[Argument, None]]] = {}  # by type, trigger and places
+    # by type, trigger and places, with the number of the window and the arguments
+    events: dict[Any, tuple[Event, int, dict[Argument, None]]] = {}
     answers: list[ExtractionAnswer] = []
-    for window, one in zip(windows, found, strict=True):
+    for number, (window, one) in enumerate(zip(windows, found, strict=True)):
         own = _with_all_places(one.record, record, places)
-        entities |= {shifted(item, window.start): None for item in own.entities if window.owns(item)}
+        for item in own.entities:
+            if window.owns(item):
+                entities.setdefault(shifted(item, window.start), number)
         pairs: dict[Any, list[Relation]] = {}
         for relation in own.relations:
             moved = shifted(relation, window.start)
@@ -161,25 +178,29 @@ def merged(record: Record, windows: Sequence[Window], found: Sequence[Extraction
         for event in own.events:
             if window.owns(event):
                 moved = shifted(event, window.start)
-                _, arguments = events.setdefault((moved.type, moved.trigger, moved.places), (moved, {}))
-                arguments |= dict.fromkeys(moved.arguments)
+                known = events.setdefault((moved.type, moved.trigger, moved.places), (moved, number, {}))
+                known[2].update(dict.fromkeys(moved.arguments))
         for answer in one.answers:
             target = shifted(answer.target, window.start)
             if not isinstance(target, tuple) or target[:2] in asked_here:
                 answers.append(replace(answer, target=target))
+    all_entities = list(entities.items())
+    all_events = [(replace(one, arguments=tuple(own)), number) for one, number, own in events.values()]
+    found_kinds = set() if nested else {task_class(name).kind for name in first.record.tasks or ()}  # others were given
     kept: dict[str, Any] = {
-        "entities": tuple(sorted(entities, key=_place)),
+        "entities": tuple(sorted(_uncrossed(all_entities, "entities" in found_kinds), key=_place)),
         "relations": tuple(sorted((one for own in relations.values() for one in own), key=_place)),
-        "events": tuple(sorted((replace(one, arguments=tuple(more)) for one, more in events.values()), key=_place)),
+        "events": tuple(sorted(_uncrossed(all_events, "events" in found_kinds), key=_place)),
     }
     if "mner" in (first.record.tasks or ()) and not record.relations:  # pairs are those of the entities
-        spans = {None, *(one.span for one in entities)}
+        spans = {None, *(one.span for one in kept["entities"])}
         kept["relations"] = tuple(one for one in kept["relations"] if {one.head, one.tail} <= spans)
     asked = {(one.head, one.tail) for one in kept["relations"]}
     bare = replace(first.record, text=record.text, entities=(), relations=(), events=())
     kept |= {kind: tuple(places[medium]) for medium, kind in PLACES.items()}
     notices = dict.fromkeys(notice for one in found for notice in one.warnings)
-    message = f"the text is too long for the model, and was read in {len(windows)} windows"
+    how = f"in {len(windows)} windows" if len(windows) > 1 else "without the white space around its words"
+    message = f"the text is too long for the model, and was read {how}"
     unasked = sum(not any(window.contains(pair) for window in windows) for pair in record.relations)
     message += f"; {unasked} given pairs are in no window together, and were not asked about" if unasked else ""
     sizes = (one.image_size for one in found if one.image_size is not None)
@@ -192,6 +213,29 @@ def merged(record: Record, windows: Sequence[Window], found: Sequence[Extraction
         more_image_sizes=max((one.more_image_sizes for one in found), key=len),
         video_size=next((one.video_size for one in found if one.video_size is not None), None),
     )
+
+
+def _uncrossed(found: Sequence[tuple[Any, int]], is_flat: bool) -> list[Any]:
+    """Return items, each given with the number of its window.
+
+    If the answers are flat, those are left out that overlap with a more probable item of another window.
+    """
+    if not is_flat:
+        return [item for item, _ in found]
+    placed = sorted((spans[0], index) for index, (item, _) in enumerate(found) if (spans := _spans(item)))
+    crossed: dict[int, set[int]] = {}
+    for place, ((_, end), index) in enumerate(placed):
+        for (start, _), other in placed[place + 1 :]:
+            if start >= end:
+                break
+            if found[index][1] != found[other][1]:
+                crossed.setdefault(index, set()).add(other)
+                crossed.setdefault(other, set()).add(index)
+    dropped: set[int] = set()
+    for index in sorted(crossed, key=lambda one: -(found[one][0].probability or 0)):
+        if index not in dropped:
+            dropped |= crossed[index]
+    return [item for index, (item, _) in enumerate(found) if index not in dropped]
 
 
 def _with_all_places(found: Record, given: Record, places: dict[Medium, list[Any]]) -> Record:
@@ -221,6 +265,10 @@ def shifted(item: Any, offset: int) -> Any:
     if isinstance(item, tuple):  # a pair: head, tail and their places
         return (*map(moved, item[:2]), *item[2:])
     return item
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
 
 
 def _spans(item: Any) -> list[Span]:

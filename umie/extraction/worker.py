@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from transformers.utils import logging
 
 from umie.errors import UmieError, at
 from umie.extraction.extractor import Extractor, Labels
-from umie.extraction.images import SKIPPED
+from umie.extraction.media import SKIPPED
 from umie.extraction.result import Extraction, with_named_media
+from umie.extraction.rows import free_key
 from umie.extraction.source import SourceLine, with_further_keys
 from umie.files import json_text
 from umie.records import record_to_json
@@ -113,7 +115,7 @@ class Worker:
                 parts = [with_further_keys(record_to_json(named), item.further)]
                 if self.asked.has_details:
                     details = {"line": item.number, **found.to_json()}
-                    others = {key: value for key, value in item.further.items() if key not in details}
+                    others = {free_key(key, details, item.further): value for key, value in item.further.items()}
                     parts.append(with_further_keys(json_text(details), others))
         except UmieError as error:
             if not self.asked.skip_bad:
@@ -197,6 +199,7 @@ def _start(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(threads)
+    logging.disable_progress_bar()
     _names = names
     try:
         load_plugins(plugins)

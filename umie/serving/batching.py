@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
 from umie.extraction import Extraction, Extractor
 from umie.records import Record
@@ -82,7 +83,7 @@ class Batcher:
         self.extractor.extract_many((), tasks=asked.tasks, labels=_labels(asked))
 
     def submit(self, asked: Sequence[Asked]) -> list[Future[Extraction]]:
-        """Return the future answer to each record; one that is cancelled before it is answered costs nothing.
+        """Return the future answer to each record; one that is canceled before it is answered costs nothing.
 
         Raises:
             RequestError: there is no room for all of them in the queue, or the batcher is closed.
@@ -92,12 +93,18 @@ class Batcher:
             if self._is_closed:
                 raise RequestError(503, "the server is shutting down")
             if len(self._jobs) + len(jobs) > self.limits.max_queue:
-                self._jobs = deque(job for job in self._jobs if not job.future.cancelled())
-            if len(self._jobs) + len(jobs) > self.limits.max_queue:
                 raise RequestError(503, f"the queue is full ({len(self._jobs):,} records wait); try again later")
             self._jobs.extend(jobs)
             self._changed.notify()
+        for job in jobs:
+            job.future.add_done_callback(partial(self._drop, job))
         return [job.future for job in jobs]
+
+    def _drop(self, job: _Job, future: Future[Extraction]) -> None:
+        """Remove a canceled job from the queue, and with it the memory of its images."""
+        if future.cancelled():
+            with self._changed:
+                self._jobs = deque(one for one in self._jobs if one is not job)
 
     def drain(self) -> None:
         """Report that the batcher is not ready any more; what is submitted is still answered."""

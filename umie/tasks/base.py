@@ -145,8 +145,19 @@ def tempered(probability: float, temperature: float) -> float:
     """Return a probability whose log-odds are divided by a temperature; 0.5 stays as it is."""
     if not 0 < probability < 1:
         return probability
-    odds = math.log(probability) - math.log1p(-probability)
-    return 0.5 * (1 + math.tanh(0.5 * odds / temperature))  # the logistic function without overflow
+    return logistic(log_odds(probability) / temperature)
+
+
+def log_odds(probability: float) -> float:
+    """Return the logarithm of the odds of a probability, infinite for 0 and 1."""
+    if not 0 < probability < 1:
+        return math.copysign(math.inf, probability - 0.5)
+    return math.log(probability) - math.log1p(-probability)
+
+
+def logistic(value: float) -> float:
+    """Return the logistic function in float64, in which probabilities near 1 still differ; in float32 many are 1."""
+    return 1 / (1 + math.exp(min(-value, 700.0)))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ SKIPPED = "; the record was skipped"  # the end of the notice about an image wit
 
 
 @dataclass
-class EncodedImage:
+class EncodedMedia:
     """The input from media shared by all queries about a record, and warnings about media and places.
 
     Its tensors are ``boxes [V, 4]``, ``visual_mask [V]`` and ``visual_features [V, Dv]``, with several images also
@@ -38,13 +38,13 @@ class EncodedImage:
 
 
 @torch.no_grad()
-def encode_images(
+def encode_media(
     model: UmieModel,
     processor: UmieProcessor,
     records: Sequence[Record],
     missing_images: str,
     places: Sequence[str | None],
-) -> list[EncodedImage]:
+) -> list[EncodedMedia]:
     """Encode the images of several records in one forward pass; they must fit into memory together.
 
     Args:
@@ -86,7 +86,7 @@ def video_size(record: Record) -> tuple[int, int] | None:
         return None
 
 
-def _preprocess(model: UmieModel, processor: UmieProcessor, record: Record, missing_images: str) -> EncodedImage:
+def _preprocess(model: UmieModel, processor: UmieProcessor, record: Record, missing_images: str) -> EncodedMedia:
     for medium, number in record.numbered_media:
         record.path(medium, number)  # a path that leaves its folder is an error under every policy
     tensors: dict[str, Tensor] = {}
@@ -107,7 +107,7 @@ def _preprocess(model: UmieModel, processor: UmieProcessor, record: Record, miss
         report = None if missing_images == "error" else unreadable.append
         own = processor.encode_medium(medium, record, on_unreadable=report)
         if unreadable and missing_images == "skip":
-            return EncodedImage(None, [Notice(medium, f"{unreadable[0]}{SKIPPED}")])
+            return EncodedMedia(None, [Notice(medium, f"{unreadable[0]}{SKIPPED}")])
         has_none = int(own["visual_mask"].sum()) <= len(record.of(medium))  # each is seen as a whole
         if has_none and not (number or unreadable) and medium in record.media and medium in processor.trained_places:
             message = f"the model was trained with {kind} of {PLURALS[medium]}, and this record has none"
@@ -120,10 +120,10 @@ def _preprocess(model: UmieModel, processor: UmieProcessor, record: Record, miss
             rest = " and ".join(["the text", *others]) if others else "the text only"
             notices += [Notice(medium, f"{reason}; answered from {rest}") for reason in unreadable]
         tensors |= {key_of(medium, name): tensor for name, tensor in own.items()}
-    return EncodedImage(tensors, notices)
+    return EncodedMedia(tensors, notices)
 
 
-def _compute_features(model: UmieModel, medium: Medium, images: Sequence[EncodedImage]) -> None:
+def _compute_features(model: UmieModel, medium: Medium, images: Sequence[EncodedMedia]) -> None:
     """Replace a preprocessed medium with its features, so that the encoder runs once for the queries of all tasks."""
     own = [
         (image, {key: tensor for key, tensor in image.tensors.items() if medium_of(key) == medium})

@@ -111,3 +111,15 @@ def test_a_stream_is_read_lazily(extractor):
     assert next(found).text == "Ann 1"
     assert next(found).text == "Ann 2"
     assert len(taken) <= WINDOW_BATCHES * extractor.batch_size
+
+
+def test_an_error_of_the_source_costs_nothing_that_came_before_it(extractor):
+    def source():
+        yield from ("Ann", "Bob")
+        raise OSError("the line was cut")
+
+    found = []
+    with pytest.raises(OSError, match="the line was cut"):
+        found.extend(extractor.extract_many(source()))
+    assert [one.text for one in found] == ["Ann", "Bob"]
+    assert [one.text for one in extractor.extract_many(["Cy"])] == ["Cy"]

@@ -438,7 +438,11 @@ class Extractor:
     ) -> Iterator[Extraction]:
         done = 0
         batches = WINDOW_BATCHES if self.urls == URLS[0] else 1  # images that were downloaded are held in memory
-        while window := list(islice(records, batches * self.batch_size)):
+        error: Exception | None = None
+        while error is None:
+            window, error = _attempted(islice(records, batches * self.batch_size))
+            if not window:
+                break
             first: dict[Any, int] = {}  # identical records are asked about once
             keys = [(_identity(one.record), one.from_source) for one in window]
             for index, key in enumerate(keys):
@@ -461,6 +465,8 @@ class Extractor:
             if self._since_trim >= TEXTS_PER_TRIM:
                 self._since_trim = 0
                 _trim_memory()
+        if error is not None:
+            raise error
 
     def _fill(
         self,
@@ -731,6 +737,16 @@ def _identity(record: Record) -> Any:
     media = tuple(tuple(one if isinstance(one, str) else id(one) for one in record.of(medium)) for medium in MEDIA)
     places = tuple(record.places(medium) for medium in MEDIA)
     return record.text, media, record.image_folder, places, record.entities, record.relations, record.events
+
+
+def _attempted(records: Iterator[_Asked]) -> tuple[list[_Asked], Exception | None]:
+    """Return the records before an error of their source, and the error: it must not cost those before it."""
+    read: list[_Asked] = []
+    try:
+        read.extend(records)  # keeps what comes before an error
+    except Exception as error:
+        return read, error
+    return read, None
 
 
 def _trim_memory() -> None:

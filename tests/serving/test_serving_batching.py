@@ -8,12 +8,12 @@ from umie.errors import UmieError
 from umie.extraction import Extractor
 from umie.records import Record
 from umie.serving import Batcher, Limits
-from umie.serving.batching import WARM_UP, Asked
+from umie.serving.batching import WARM_UP, Question
 from umie.serving.limits import Memory, RequestError
 
 
 def asked(*texts, **options):
-    return [Asked(Record(text), **options) for text in texts]
+    return [Question(Record(text), **options) for text in texts]
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_batch_waits_for_others_but_not_for_long(parts):
 def test_a_bad_record_does_not_fail_its_neighbors(held, extractor):
     batcher = held()
     bad = Record("Bob", "missing.png")
-    futures = batcher.submit([*asked("Ann met Bob"), Asked(bad), *asked("Rome")])
+    futures = batcher.submit([*asked("Ann met Bob"), Question(bad), *asked("Rome")])
     batcher.extractor.free.set()
     assert futures[0].result(20) == extractor.extract("Ann met Bob")
     assert futures[2].result(20) == extractor.extract("Rome")

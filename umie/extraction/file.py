@@ -19,7 +19,7 @@ from umie.errors import UmieError, check_flag, check_kind, check_local, shown
 from umie.extraction.extractor import WINDOW_BATCHES, Extractor, Labels
 from umie.extraction.rows import ENDINGS
 from umie.extraction.source import read_items, stream_items
-from umie.extraction.worker import Asked, Outcome, Worker, extracting
+from umie.extraction.worker import FileRequest, Outcome, Worker, extracting
 from umie.files import check_distinct
 from umie.hub import check_saved, find_file
 from umie.processor import FILE as PROCESSOR_FILE
@@ -146,11 +146,11 @@ def extract_file(
             on_progress(lines.done, total)
         if lines.done < total:
             chosen = {"batch_size": batch_size, "missing_images": missing_images, **options}
-            asked = Asked(str(source), tasks, labels, has_details=details is not None, skip_bad=skip_bad)
+            request = FileRequest(str(source), tasks, labels, has_details=details is not None, skip_bad=skip_bad)
             read = enumerate(read_items(source, images, columns))
             items = (item for index, item in read if not lines.is_done(index))
             windows = iter(lambda: list(islice(items, WINDOW_BATCHES * batch_size)), [])
-            with extracting(model, devices, chosen, asked) as outcomes:
+            with extracting(model, devices, chosen, request) as outcomes:
                 for _ in _write(outcomes(windows), lines, summary):
                     if on_progress is not None:
                         on_progress(lines.done, total)
@@ -186,7 +186,7 @@ def extract_stream(
         UmieError: as ``extract_file``; if a line or a medium is bad, the results of earlier lines are written.
     """
     summary = FileSummary(0)
-    worker = Worker(copy.copy(extractor), Asked(name, tasks, labels, has_details=False, skip_bad=skip_bad))
+    worker = Worker(copy.copy(extractor), FileRequest(name, tasks, labels, has_details=False, skip_bad=skip_bad))
     streams = _Streams(write, reject, summary)
     items = stream_items(source, name, Path(images))
     while window := list(islice(items, extractor.batch_size)):

@@ -34,7 +34,7 @@ Outcomes = Callable[[Iterable[Sequence[SourceLine]]], Iterator["Outcome"]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class FileRequest:
     """What is asked about all lines of a file.
 
     Args:
@@ -65,9 +65,9 @@ class Outcome(NamedTuple):
 class Worker:
     """Extracts from windows of lines with one model."""
 
-    def __init__(self, extractor: Extractor, asked: Asked) -> None:
-        self.extractor, self.asked = extractor, asked
-        self.rejects_images = asked.skip_bad and extractor.missing_images == IMAGE_POLICIES[0]
+    def __init__(self, extractor: Extractor, request: FileRequest) -> None:
+        self.extractor, self.request = extractor, request
+        self.rejects_images = request.skip_bad and extractor.missing_images == IMAGE_POLICIES[0]
         if self.rejects_images:  # so that the rest of the window is not lost
             extractor.missing_images = "skip"
 
@@ -88,15 +88,15 @@ class Worker:
         return outcomes
 
     def _extract(self, items: Sequence[SourceLine]) -> Iterable[Extraction | UmieError]:
-        asked = self.asked
+        request = self.request
         records = [item.record for item in items if item.record is not None]
         found = self.extractor.extract_many(
             records,
-            tasks=asked.tasks,
-            labels=asked.labels,
-            place=lambda index: f"{asked.source}:{items[index].number}",
+            tasks=request.tasks,
+            labels=request.labels,
+            place=lambda index: f"{request.source}:{items[index].number}",
         )
-        if not asked.skip_bad:
+        if not request.skip_bad:
             return found
         try:
             return list(found)
@@ -110,30 +110,30 @@ class Worker:
         if reasons and self.rejects_images:
             return self._rejected(item, UmieError(reasons[0].removesuffix(SKIPPED)))
         try:
-            with at(f"{self.asked.source}:{item.number}"):
+            with at(f"{self.request.source}:{item.number}"):
                 named = with_named_media(found.record, lambda medium: f"{medium} of row {item.number}")
                 parts = [with_further_keys(record_to_json(named), item.further)]
-                if self.asked.has_details:
+                if self.request.has_details:
                     details = {"line": item.number, **found.to_json()}
                     others = {free_key(key, details, item.further): value for key, value in item.further.items()}
                     parts.append(with_further_keys(json_text(details), others))
         except UmieError as error:
-            if not self.asked.skip_bad:
+            if not self.request.skip_bad:
                 raise
             return self._rejected(item, error)
         kinds = frozenset(notice.kind for notice in found.warnings)
         return Outcome((*parts, None), kinds, tuple(item.further))
 
     def _rejected(self, item: SourceLine, error: UmieError) -> Outcome:
-        place = f"{self.asked.source}:{item.number}: "
+        place = f"{self.request.source}:{item.number}: "
         content = {"line": item.number, "reason": str(error).removeprefix(place), "content": item.content}
         line = json_text(content, ensure_ascii=True)  # the line may hold unpaired surrogates
-        return Outcome((*[None] * (1 + self.asked.has_details), line), is_empty=item.is_empty)
+        return Outcome((*[None] * (1 + self.request.has_details), line), is_empty=item.is_empty)
 
 
 @contextmanager
 def extracting(
-    model: str | Path, devices: Sequence[str | None], options: Mapping[str, Any], asked: Asked
+    model: str | Path, devices: Sequence[str | None], options: Mapping[str, Any], request: FileRequest
 ) -> Iterator[Outcomes]:
     """Yield a function that extracts from windows of lines, in order, with a model on each device.
 
@@ -143,13 +143,13 @@ def extracting(
         model: as in ``Extractor.from_pretrained``, as ``options``.
         devices: the devices; on CPUs, the processes share the threads.
         options: of the extractor.
-        asked: what is asked.
+        request: what is asked.
 
     Raises:
         UmieError: the model cannot be loaded, or a process ended.
     """
     if len(devices) == 1:
-        worker = Worker(Extractor.from_pretrained(model, device=devices[0], **options), asked)
+        worker = Worker(Extractor.from_pretrained(model, device=devices[0], **options), request)
         yield lambda windows: (outcome for window in windows for outcome in worker.outcomes(window))
         return
     context = multiprocessing.get_context("spawn")
@@ -157,7 +157,7 @@ def extracting(
     for number in range(len(devices)):
         numbers.put(number)
     threads = max(1, torch.get_num_threads() // len(devices))
-    given = (model, list(devices), dict(options), asked, threads, loaded_plugins(), sorted(chosen_names()), numbers)
+    given = (model, list(devices), dict(options), request, threads, loaded_plugins(), sorted(chosen_names()), numbers)
     pool = ProcessPoolExecutor(len(devices), context, _start, given)
 
     def outcomes(windows: Iterable[Sequence[SourceLine]]) -> Iterator[Outcome]:
@@ -187,7 +187,7 @@ def _start(
     model: str | Path,
     devices: Sequence[str | None],
     options: Mapping[str, Any],
-    asked: Asked,
+    request: FileRequest,
     threads: int,
     plugins: Sequence[str],
     names: Sequence[str],
@@ -204,7 +204,7 @@ def _start(
     try:
         load_plugins(plugins)
         device = devices[numbers.get()]
-        _worker = Worker(Extractor.from_pretrained(model, device=device, **options), asked)
+        _worker = Worker(Extractor.from_pretrained(model, device=device, **options), request)
     except UmieError as error:
         _worker = error
 

@@ -21,11 +21,11 @@ from umie.errors import UmieError
 from umie.extraction import Extraction
 from umie.files import json_text
 from umie.reports.pages import render
-from umie.serving.batching import Asked, Batcher
+from umie.serving.batching import Batcher, Question
 from umie.serving.guard import SHARE, Guard, error_response
 from umie.serving.limits import MemoryShare, RequestError
 from umie.serving.metrics import Metrics
-from umie.serving.requests import JSON, ExtractRequest, asked_of, read_batch, read_record, read_request
+from umie.serving.requests import JSON, ExtractRequest, question_of, read_batch, read_record, read_request
 from umie.serving.schema import ERRORS, BatchResponse, ExtractResponse, batch_body, extract_body, openapi
 
 T = TypeVar("T")
@@ -59,16 +59,16 @@ def create_app(batcher: Batcher) -> FastAPI:
     async def read(work: Callable[[], T], *, is_large: bool) -> T:
         return await asyncio.get_running_loop().run_in_executor(readers, work) if is_large else work()
 
-    async def asked(request: ExtractRequest, files: Sequence[bytes], share: MemoryShare) -> Asked:
+    async def question(request: ExtractRequest, files: Sequence[bytes], share: MemoryShare) -> Question:
         has_images = bool(files or request.image or request.images)
-        found = await read(partial(asked_of, request, files, limits, share), is_large=has_images)
+        found = await read(partial(question_of, request, files, limits, share), is_large=has_images)
         try:
             batcher.check(found)
         except UmieError as error:
             raise RequestError(422, str(error)) from error
         return found
 
-    async def answers(questions: Sequence[Asked]) -> list[dict[str, Any] | RequestError]:
+    async def answers(questions: Sequence[Question]) -> list[dict[str, Any] | RequestError]:
         futures = map(asyncio.wrap_future, batcher.submit(questions))
         found = list(map(_result, await asyncio.gather(*futures, return_exceptions=True)))
         metrics.count_records(sum(isinstance(one, dict) for one in found))
@@ -82,7 +82,7 @@ def create_app(batcher: Batcher) -> FastAPI:
         """
         body, content_type = await request.body(), request.headers.get("content-type", "")
         given, files = await read(partial(read_request, body, content_type, limits), is_large=len(body) > _SMALL)
-        (found,) = await answers([await asked(given, files, request.scope[SHARE])])
+        (found,) = await answers([await question(given, files, request.scope[SHARE])])
         if isinstance(found, RequestError):
             raise found
         return _json(found)
@@ -95,16 +95,16 @@ def create_app(batcher: Batcher) -> FastAPI:
         """
         body, content_type = await request.body(), request.headers.get("content-type", "")
         values = await read(partial(read_batch, body, content_type, limits), is_large=len(body) > _SMALL)
-        results: list[Asked | dict[str, Any] | RequestError] = []
+        results: list[Question | dict[str, Any] | RequestError] = []
         for value in values:
             try:
-                results.append(await asked(read_record(value), (), request.scope[SHARE]))
+                results.append(await question(read_record(value), (), request.scope[SHARE]))
             except RequestError as error:
                 if error.status != 422:
                     raise
                 results.append(error)
-        found = iter(await answers([one for one in results if isinstance(one, Asked)]))
-        results = [next(found) if isinstance(one, Asked) else one for one in results]
+        found = iter(await answers([one for one in results if isinstance(one, Question)]))
+        results = [next(found) if isinstance(one, Question) else one for one in results]
         plain = [{"error": str(one), "status": one.status} if isinstance(one, RequestError) else one for one in results]
         return _json({"results": plain})
 

@@ -18,7 +18,7 @@ WARM_UP = "Ann met Bob in Rome"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """A record, and the tasks and labels of the request; None for those of the variant."""
 
     record: Record
@@ -28,13 +28,13 @@ class Asked:
 
 @dataclass
 class _Job:
-    asked: Asked
+    question: Question
     future: Future[Extraction] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
 
     @property
     def options(self) -> object:
-        return self.asked.tasks, self.asked.labels
+        return self.question.tasks, self.question.labels
 
 
 class Batcher:
@@ -64,7 +64,7 @@ class Batcher:
             UmieError: the variant cannot answer a text.
         """
         self._thread.start()
-        self.submit([Asked(Record(WARM_UP))])[0].result()
+        self.submit([Question(Record(WARM_UP))])[0].result()
         self._is_warm = True
         return self
 
@@ -78,17 +78,17 @@ class Batcher:
         """The number of records that wait to be answered."""
         return len(self._jobs)
 
-    def check(self, asked: Asked) -> None:
+    def check(self, question: Question) -> None:
         """Raise UmieError if the variant has no such tasks or labels, without asking it."""
-        self.extractor.extract_many((), tasks=asked.tasks, labels=_labels(asked))
+        self.extractor.extract_many((), tasks=question.tasks, labels=_labels(question))
 
-    def submit(self, asked: Sequence[Asked]) -> list[Future[Extraction]]:
+    def submit(self, questions: Sequence[Question]) -> list[Future[Extraction]]:
         """Return the future answer to each record; one that is canceled before it is answered costs nothing.
 
         Raises:
             RequestError: there is no room for all of them in the queue, or the batcher is closed.
         """
-        jobs = list(map(_Job, asked))
+        jobs = list(map(_Job, questions))
         with self._changed:
             if self._is_closed:
                 raise RequestError(503, "the server is shutting down")
@@ -147,10 +147,10 @@ class Batcher:
         return []
 
     def _answer(self, batch: Sequence[_Job]) -> None:
-        asked = batch[0].asked
-        records = [job.asked.record for job in batch]
+        question = batch[0].question
+        records = [job.question.record for job in batch]
         try:
-            found = list(self.extractor.extract_many(records, tasks=asked.tasks, labels=_labels(asked)))
+            found = list(self.extractor.extract_many(records, tasks=question.tasks, labels=_labels(question)))
         except Exception as error:  # also one of a library, such as too little memory for the batch
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
@@ -161,5 +161,5 @@ class Batcher:
                 job.future.set_result(extraction)
 
 
-def _labels(asked: Asked) -> dict[str, tuple[str, ...]] | None:
-    return None if asked.labels is None else dict(asked.labels)
+def _labels(question: Question) -> dict[str, tuple[str, ...]] | None:
+    return None if question.labels is None else dict(question.labels)

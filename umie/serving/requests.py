@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 from umie.errors import UmieError, UnknownNameError, one_line, shown
 from umie.images import decode_image
 from umie.records import record_from_json
-from umie.serving.batching import Asked
+from umie.serving.batching import Question
 from umie.serving.limits import Limits, MemoryShare, RequestError
 from umie.serving.multipart import media_type, parts_of
 
@@ -147,7 +147,7 @@ def read_record(value: Any) -> ExtractRequest:
     return _validated(ExtractRequest, lambda: ExtractRequest.model_validate(value))
 
 
-def asked_of(request: ExtractRequest, files: Sequence[bytes], limits: Limits, share: MemoryShare) -> Asked:
+def question_of(request: ExtractRequest, files: Sequence[bytes], limits: Limits, share: MemoryShare) -> Question:
     """Return what a request asks, with its images decoded.
 
     Args:
@@ -178,7 +178,7 @@ def asked_of(request: ExtractRequest, files: Sequence[bytes], limits: Limits, sh
         raise RequestError(422, str(error)) from error
     if images:
         record = replace(record, image=images[0], more_images=tuple(images[1:]))
-    return Asked(
+    return Question(
         record,
         None if request.tasks is None else tuple(request.tasks),
         None if request.labels is None else tuple((task, tuple(own)) for task, own in request.labels.items()),

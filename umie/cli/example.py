@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 import umie
-from umie.cli.console import out, print_line
+from umie.cli.console import print_line, show
 from umie.errors import UmieError, check_keys
 from umie.files import atomic_write
 
@@ -58,7 +58,7 @@ def example(
             stream.write(content)
         print_line(f"wrote {output / name}")
     if not names:
-        table = Table("file", "description")
+        table = Table(Column("file", no_wrap=True), "description")
         for name, file in files.items():
             if file.suffix in _ABOUT:
                 table.add_row(name, _ABOUT[file.suffix])
@@ -66,4 +66,4 @@ def example(
             comment = re.split(r"\n(?=# yaml-|[^#])", file.read_text(encoding="utf-8"))[0]
             summary = re.split(r"\. |: umie ", " ".join(line.strip('#" ') for line in comment.splitlines()))[0]
             table.add_row(name, escape(summary.rstrip(".:")))
-        out.print(table)
+        show(table)

@@ -190,8 +190,9 @@ class _Log:
             if size > longest:
                 with self.path.open("r+b") as file:
                     file.seek(max(KEPT, size - KEPT))
-                    self.end = (self.end + file.read(KEPT))[-KEPT:]
-                    self.num_cut += size - KEPT
+                    while added := file.read():  # also what the job writes meanwhile
+                        self.end = (self.end + added)[-KEPT:]
+                    self.num_cut += file.tell() - KEPT
                     file.truncate(KEPT)
 
     def finish(self) -> None:

@@ -252,6 +252,7 @@ def folder(tmp_path_factory):
 DATA = {"format": "synthetic", "train": 30, "dev": 3, "test": 6}
 
 
+@pytest.mark.slow
 def test_it_runs_in_a_grid_next_to_a_built_in_one(folder):
     shutil.copy(EXAMPLES / "own_fusion.py", folder)
     path = shrunken("own_fusion.yaml", folder, data=DATA, warm_start=...)
@@ -267,6 +268,7 @@ def test_it_runs_in_a_grid_next_to_a_built_in_one(folder):
     assert "| mean_add " in out
 
 
+@pytest.mark.slow
 def test_an_installed_distribution_can_provide_it_as_an_entry_point(folder, tmp_path, umie, monkeypatch):
     """The metadata is on the path, like in site-packages; no grid file names the module."""
     shutil.copy(EXAMPLES / "own_fusion.py", tmp_path / "mean_add_module.py")
@@ -341,6 +343,7 @@ def test_custom_parts_run_in_a_grid_and_are_scored(custom):
     assert "HASHTAGS" in write_report(run, custom / "run")
 
 
+@pytest.mark.slow
 def test_custom_parts_work_in_train_evaluate_and_extract(custom, umie):
     """Without its plugins, a checkpoint reports the missing part; with them, every command can load it."""
     shutil.copy("own_parts.yaml", "run.yaml")

@@ -201,6 +201,7 @@ def test_a_repository_is_checked_as_a_directory_is(cached, no_network):
     assert "is not a weight file of this folder" in refused(load, REPOSITORY, "cpu")
 
 
+@pytest.mark.slow
 def test_a_decoder_from_a_repository(variant, cached, no_network, tmp_path):
     model, processor = variant()
     model.decoder.save_checkpoint(tmp_path / "source")

@@ -103,6 +103,7 @@ def test_labels_without_end_do_not_fill_the_memory(monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
+@pytest.mark.slow
 def test_the_figure(tmp_path, suffix):
     many = [Record("Ann", entities=(Entity(f"a very long name of a type, number {n}", (0, 3)),)) for n in range(40)]
     splits = {"train": gather(RECORDS), "dev": gather(many, images=False), "empty": Statistics()}

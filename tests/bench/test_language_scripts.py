@@ -44,6 +44,7 @@ def script(request, monkeypatch):
     return module, call, rows
 
 
+@pytest.mark.slow
 def test_a_run_prints_a_table_and_writes_all_figures(script, tmp_path, capsys):
     _, call, rows = script
     call("--output", tmp_path / "found.md")
@@ -59,6 +60,7 @@ def test_a_run_prints_a_table_and_writes_all_figures(script, tmp_path, capsys):
     assert found["complete"]
 
 
+@pytest.mark.slow
 def test_another_fusion_runs(script, tmp_path):
     _, call, _ = script
     call("--fusion", "concat", "--output", tmp_path / "found.md")

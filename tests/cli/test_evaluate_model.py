@@ -60,6 +60,7 @@ def scores(folder, decoding="constrained"):
     }
 
 
+@pytest.mark.slow
 def test_the_scores_equal_those_of_evaluate_and_of_the_predictions_file(umie, data, checkpoint):
     code, out, _ = umie(*of(checkpoint))
     assert code == 0

@@ -171,6 +171,7 @@ def test_a_long_list_of_items_is_folded(umie, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.slow
 def test_the_page_in_a_browser(umie, media, tmp_path, width):
     """It fits, its images are seen, and pointing at an item fades what does not belong to it."""
     assert umie("view", "media/test.jsonl", "-o", "page.html", "-n", 18)[0] == 0

@@ -31,6 +31,7 @@ def flan_t5(tmp_path_factory):
 
 
 @needs(T5)
+@pytest.mark.slow
 def test_the_t5_translates(flan_t5):
     seq2seq, info = T5ForConditionalGeneration.from_pretrained(flan_t5, output_loading_info=True)
     assert not info["missing_keys"]

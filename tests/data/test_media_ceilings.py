@@ -149,6 +149,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("combination", "task", "seen"), CASES)
+@pytest.mark.slow
 def test_the_best_rule_of_partial_sight_reaches_the_ceiling(sample, combination, task, seen):
     media = [MEDIUM_OF[letter] for letter in seen.split("+") if letter in MEDIUM_OF]
     found = [one for one in sample if one.record.combination == combination and one.record.annotated_for(task)]

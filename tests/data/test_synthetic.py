@@ -290,6 +290,7 @@ def test_an_open_text_says_nothing_about_the_arguments(sample):
 
 
 @pytest.mark.parametrize("task", ["mner", "mre", "med"])
+@pytest.mark.slow
 def test_an_image_that_does_not_decide_is_independent_of_the_truth(sample, task):
     stated = [scene for scene in annotated(sample, task) if not scene.image_decides][:600]
     found = table((label_of(scene), shown_of(scene)) for scene in stated)
@@ -375,6 +376,7 @@ def learn(task, built, records, reading):
 
 
 @pytest.mark.parametrize("task", TASKS)
+@pytest.mark.slow
 def test_the_best_text_only_rule_reaches_the_ceiling(sample, task):
     """A text-only rule learned on half of a big sample reaches the computed score on the other half.
 

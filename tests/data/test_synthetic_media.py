@@ -361,6 +361,7 @@ def test_numbers_of_training_records_by_combination():
 
 
 @pytest.mark.parametrize("share", [0, 0.75, 1])
+@pytest.mark.slow
 def test_the_first_of_two_people_is_the_head_or_the_agent_in_a_share_of_the_texts(share):
     config = SyntheticMediaConfig(first_share=share, train=400, combinations=["T+I", "T+A", "T+V"])
     heads, agents = [], []

@@ -110,6 +110,7 @@ def test_text_only_output_equals_transformers_bit_for_bit(checkpoint, plain, ali
     assert_apart(model.decoder.seq2seq)
 
 
+@pytest.mark.slow
 def test_fuses_trains_a_step_and_generates(checkpoint, records):
     model, processor = compose(encoder="tiny", fusion="gated", decoder=str(checkpoint[0]), tasks=TASKS)
     batch = processor(records, "mner")

@@ -147,6 +147,7 @@ def test_the_policy_error_names_record_and_reason(variant, folder, name):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_other_policies_train_and_evaluate_all_the_same(variant, folder):
     """Of one bad image of each kind, none ends a run; each is counted once, and none is seen as a black image."""
     records = [of(folder, name) for name in ["good.png", *READ, *REFUSED]]

@@ -89,6 +89,7 @@ def keep_writing(pipe, folder, seed):
             pipe.send(f"entry {key} was {'not stored' if found is None else 'read wrong'}")
 
 
+@pytest.mark.slow
 def test_killed_writers_leave_only_intact_entries(tmp_path):
     draw = random.Random(0)
     with child(keep_writing, tmp_path, 100) as (lasting, lasting_pipe):

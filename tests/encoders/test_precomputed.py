@@ -259,6 +259,7 @@ def test_images_of_another_width_do_not_mix(tmp_path):
         encoder(**build(tmp_path, feature_dim=9).preprocess(["wide.jpg"]))
 
 
+@pytest.mark.slow
 def test_data_workers_open_their_own(layout, tmp_path):
     """What this process has open is not theirs, whether they are forked or get a copy."""
     preprocessor = build(layout(tmp_path)).preprocess

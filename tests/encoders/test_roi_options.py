@@ -42,6 +42,7 @@ def dtypes(module):
 
 
 @ids
+@pytest.mark.slow
 def test_bfloat16_features_are_near_float32(reference, images, options):
     exact = encoder_of(reference, **options).encode(images, REGIONS)
     encoder = encoder_of(reference, precision="bfloat16", **options)
@@ -56,6 +57,7 @@ def test_bfloat16_features_are_near_float32(reference, images, options):
 
 
 @ids
+@pytest.mark.slow
 def test_the_memory_format_changes_no_more_than_rounding(reference, images, options):
     formats = []
     encoders = [encoder_of(reference, channels_last=last, **options) for last in (True, False)]
@@ -69,6 +71,7 @@ def test_the_memory_format_changes_no_more_than_rounding(reference, images, opti
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.slow
 def test_a_saved_model_keeps_precision_and_stays_frozen(reference, images, tokenizer, tmp_path, channels_last):
     options = {"mode": "align", "short_side": 64, "precision": "bfloat16", "channels_last": channels_last}
     weights = tmp_path / "resnet101.safetensors"

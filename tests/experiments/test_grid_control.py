@@ -233,6 +233,7 @@ def test_a_calibration_that_crashes_is_reported(ablate, tmp_path):
     assert "umie: warning: could not be measured: a few steps of raises: RuntimeError: no luck\n" in err
 
 
+@pytest.mark.slow
 def test_features_of_a_frozen_encoder_are_shared_and_measured(ablate, tmp_path):
     encoder = {"name": "tiny", "trainable": False, "label": "frozen"}
     changes = {"encoder": encoder, "fusion": ["gated", "concat", "text_only"], "features": {"folder": "kept"}}
@@ -328,6 +329,7 @@ def events_in(folder: Path) -> dict[str, list[float]]:
     return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+@pytest.mark.slow
 def test_trackers_get_the_training_of_each_cell(ablate, tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
@@ -364,6 +366,7 @@ def test_a_tracker_that_is_unknown_or_missing_is_an_error_before_any_cell(ablate
     assert not (tmp_path / "run" / GRID_FILE).exists()
 
 
+@pytest.mark.slow
 def test_a_plan_says_whose_text_states_are_shared(ablate):
     changes = {"fusion": ["gated", "concat"], "warm_start": ..., "decoder": "span", "tasks": ["mner"]}
     frozen = ("--set", "training.freeze=[text]", "--set", "training.max_steps=1")

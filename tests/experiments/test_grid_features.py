@@ -70,6 +70,7 @@ def test_each_image_is_encoded_once_for_all_cells(grid_file, ablate, frozen, wit
     assert [images["encoder_calls"] for images in found["computed each time"]] == [3 * 4 + 2 + 3]
 
 
+@pytest.mark.slow
 def test_sounds_are_encoded_once_for_all_cells(grid_file, ablate, tmp_path):
     source = save("wav2vec2", tmp_path / "wav2vec2")
     path = grid_file(
@@ -103,6 +104,7 @@ def images_of(output):
     return found
 
 
+@pytest.mark.slow
 def test_the_scores_do_not_depend_on_the_store(grid_file, ablate, frozen, with_image, tmp_path):
     scores = []
     for enabled in (True, False):

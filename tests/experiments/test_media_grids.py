@@ -77,6 +77,7 @@ ADVICE = "set audio_encoder, or blind: [audio] to hide them on purpose"
 IGNORED = f"28 of 42 records have sounds, which are ignored{{}}: {ADVICE}"
 
 
+@pytest.mark.slow
 def test_a_plan_and_a_table_say_that_a_medium_has_no_encoder(umie, tmp_path, ablate):
     path = tmp_path / "grid.yaml"
     grid = NO_AUDIO | {"training": {"max_steps": 1, "batch_size": 4}, "workers": 1}
@@ -102,6 +103,7 @@ def test_a_plan_names_the_tasks_and_the_places_whose_names_are_not_in_the_input(
         assert (code, err.count(f"umie: warning: {sentence}")) == (0, number), err
 
 
+@pytest.mark.slow
 def test_a_run_says_that_a_medium_has_no_encoder(tmp_path, umie):
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(NO_AUDIO | {"fusion": "concat", "training": {"max_steps": 1, "batch_size": 4}}))

@@ -66,6 +66,7 @@ def plan(umie, tmp_path):
 
 
 @pytest.mark.parametrize("name", WRONG)
+@pytest.mark.slow
 def test_a_plan_fails_instead_of_the_run(plan, name):
     changes, expected = WRONG[name]
     for err in plan(**changes):

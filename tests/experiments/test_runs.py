@@ -262,6 +262,7 @@ def test_several_sets_are_scored_separately_and_drawn_in_their_shares(config_fil
     assert {"eval_first_mner_f1", "eval_second_mner_f1"} <= set(last)
 
 
+@pytest.mark.slow
 def test_the_dev_line_says_over_which_tasks_the_mean_is(config_file, tmp_path, umie):
     path = config_file(mean_over=["mre", "med"])
     code, out, err = umie("train", path, "--output", tmp_path / "run")

@@ -56,6 +56,7 @@ def answer_to(page, text, keys=(CONTROL, ENTER)):
     page.wait_for(f"return (() => {{ {TEXT} }})() == {json.dumps(''.join(text.split()))}")
 
 
+@pytest.mark.slow
 def test_the_first_example_is_answered_next_to_its_annotation(page, records):
     assert page.run(CARDS) == ["gated/best", "random/best", "Annotation: test.jsonl:1"]
     assert page.run("return document.querySelector('textarea').value") == records[0].text

@@ -71,6 +71,7 @@ def test_batches_of_any_size(learned, inputs, one_by_one, batch_size, constraine
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6), batch_size=st.integers(1, 12))
+@pytest.mark.slow
 def test_any_neighbors_in_any_order(learned, inputs, one_by_one, seed, batch_size):
     rng = random.Random(seed)
     chosen = rng.choices(range(len(inputs)), k=rng.randint(1, 16))

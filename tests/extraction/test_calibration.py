@@ -128,6 +128,7 @@ def test_the_error_is_that_of_the_definition():
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+@pytest.mark.slow
 def test_the_temperature_of_overconfident_probabilities_is_found(temperature):
     random = np.random.default_rng(0)
     true = random.uniform(0.02, 0.98, 20_000)

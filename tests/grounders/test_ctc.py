@@ -86,6 +86,7 @@ def noise(seconds, seed=0):
 
 
 @pytest.mark.parametrize("seconds", [0.01, 2.0, 61.0])
+@pytest.mark.slow
 def test_segments_are_inside_the_sound(checkpoint, seconds):
     grounder = registry.build("ctc", checkpoint=str(checkpoint), min_score=0)
     sound = noise(seconds)

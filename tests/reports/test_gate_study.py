@@ -120,6 +120,7 @@ def test_dynamic_gates_are_collected_over_seeds_with_the_authors_medians(swept, 
     assert (mre.sweep, mre.task, list(mre.values), mre.published) == ("residual paper", "MRE", [-0.01] * 3, 0.082)
 
 
+@pytest.mark.slow
 def test_the_report_draws_both_figures(swept, tmp_path):
     run = swept()
     record_gates(run, tmp_path, {"mner": [0.1, 0.2, 0.6], "mre": [-0.01, 0.05]})
@@ -134,6 +135,7 @@ def test_the_report_draws_both_figures(swept, tmp_path):
     assert re.search(r"\| residual paper +\| MNER +\| dynamic is better than g = 1 ", report)
 
 
+@pytest.mark.slow
 def test_without_recorded_gates_there_is_no_histogram(swept, tmp_path):
     report = write_report(swept(), tmp_path)
     assert (tmp_path / SWEEP).exists() and not (tmp_path / HISTOGRAM).exists()

@@ -48,6 +48,7 @@ def test_the_card_has_scores_and_loads(umie, folder, monkeypatch, blank_figures)
     assert names["found"].text == "Kids at the Salvation Army"
 
 
+@pytest.mark.slow
 def test_data_sets_of_one_format_are_apart(umie, folder, monkeypatch, blank_figures):
     monkeypatch.chdir(folder)
     one = "{format: synthetic, seed: %d, train: 8, dev: 4, test: 4}"

@@ -59,6 +59,7 @@ def test_masks_overlaps_and_other_formats(tmp_path):
 
 
 @pytest.mark.parametrize("text", [HOSTILE, "x " * 5_000, "中" * 500])
+@pytest.mark.slow
 def test_hostile_texts_and_missing_media(tmp_path, text):
     start = text.index(text.strip()[0])
     record = Record(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from umie.errors import UmieError
@@ -233,6 +233,8 @@ def test_other_sizes_are_errors(value):
 
 
 @given(st.integers(1, 10**4), st.sampled_from(["MB", "GB", "TB", "MiB", "GiB"]))
+@example(10_000, "GiB")
+@example(1_250, "GiB")
 def test_a_size_is_read_as_it_is_written(number, unit):
     size = read_size("memory_limit", f"{number}{unit}")
     assert read_size("memory_limit", size_text(size)) == pytest.approx(size, rel=0.01)

@@ -79,5 +79,6 @@ def size_text(num_bytes: int) -> str:
     for base, units in ((1000, ("TB", "GB", "MB")), (1024, ("TiB", "GiB", "MiB"))):
         for power, unit in zip((4, 3, 2), units, strict=True):
             if num_bytes >= base**power and num_bytes * 100 % base**power == 0:
-                return f"{num_bytes / base**power:g} {unit}"
+                number = f"{num_bytes / base**power:.2f}".rstrip("0").rstrip(".")  # `:g` may have exponents
+                return f"{number} {unit}"
     return f"{num_bytes / 1e6:.1f} MB"

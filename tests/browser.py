@@ -88,11 +88,12 @@ class Driver:
         self._in_session("/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": features})
 
     def requested(self):
-        """Return the addresses that were requested since the last call."""
+        """Return the addresses that were requested since the last call, but not by the browser's own first page."""
         messages = [
             json.loads(one["message"])["message"] for one in self._in_session("/se/log", {"type": "performance"})
         ]
-        return [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+        sent = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+        return [url for url in sent if not url.startswith(("chrome://", "chrome-untrusted://"))]
 
     def resize(self, width, height=900):
         """Show the page at a width, as a device of that width does."""

@@ -79,7 +79,7 @@ def test_the_annotated_answer_is_admitted_and_read_back(family):
 @pytest.mark.parametrize("name", ["mner", "mre", "med", "meae"])
 def test_any_admitted_answer_is_well_formed_and_calls_each_medium_of_the_record_once(family, name):
     num_calls = 0
-    for seed in range(40 if name == "mre" else 12):
+    for seed in range(40 if name == "mre" else 15):
         rng = random.Random(f"calls/{name}/{seed}")
         record, labels = random_grounded_record(rng.randint)
         task = calling(name, labels=labels)
@@ -101,7 +101,7 @@ def test_any_admitted_answer_is_well_formed_and_calls_each_medium_of_the_record_
                     media = [call.medium for call in calls]
                     assert set(media) <= set(record.media) and len(media) == len(set(media)), answer
                     num_calls += len(calls)
-    assert num_calls > 0
+    assert num_calls > (1 if name == "mre" else 5)
 
 
 @given(st.data())

@@ -37,7 +37,7 @@ def page(browser, address):
     browser.wait_for("return document.querySelectorAll('.ux-card').length == 3")
     yield browser
     assert browser.problems() == []
-    others = [one for one in browser.requested() if not one.startswith((address, "data:", "blob:", "chrome"))]
+    others = [one for one in browser.requested() if not one.startswith((address, "data:", "blob:"))]
     assert others == []
 
 

@@ -160,8 +160,8 @@ def test_extraction_downloads_only_if_it_may(learned, server):
     assert found.record.image == record.image
     local = Extractor(*learned).extract(Record("Saw Deke Roli", Image.open(io.BytesIO(png()))))
     assert found.entities == local.entities
-    if found.entities:
-        assert Extractor(*learned, urls="any").attention(found)
+    assert found.entities
+    assert Extractor(*learned, urls="any").attention(found)
     assert found.gate == pytest.approx(local.gate)
     assert Extractor(*learned, urls="any").extract("Saw Deke Roli", record.image).entities == local.entities
     told = Extractor(*learned, urls="any").explain(record.text, record.image, other=f"{server}/red.png")

@@ -122,7 +122,7 @@ def test_a_full_queue_refuses_and_loses_nothing(url):
 
 
 def test_a_client_that_goes_away_blocks_nobody(url):
-    body = json.dumps({"text": "Ann " * 200}).encode()
+    body = json.dumps({"text": "Ann " * 1_000}).encode()
     for _ in range(5):
         with connection(url, HEAD % len(body) + body):
             pass

@@ -411,8 +411,10 @@ class Extractor:
                 for position, window in enumerate(windows):
                     indices[number] = index
                     number += 1
-                    part = one.record if is_whole(one.record.text, windows) else None
-                    yield one.in_part(part or in_window(one.record, window, windows[:position]))
+                    if is_whole(one.record.text, windows):
+                        yield one
+                    else:
+                        yield one.in_part(in_window(one.record, window, windows[:position]))
 
         where = None if place is None else lambda number: place(indices[number])
         found = stream(parts(), where)

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
 
 from umie.extraction import Extraction, Extractor
 from umie.records import Record
@@ -97,14 +96,14 @@ class Batcher:
             self._jobs.extend(jobs)
             self._changed.notify()
         for job in jobs:
-            job.future.add_done_callback(partial(self._drop, job))
+            job.future.add_done_callback(self._drop)
         return [job.future for job in jobs]
 
-    def _drop(self, job: _Job, future: Future[Extraction]) -> None:
+    def _drop(self, future: Future[Extraction]) -> None:
         """Remove a canceled job from the queue, and with it the memory of its images."""
         if future.cancelled():
             with self._changed:
-                self._jobs = deque(one for one in self._jobs if one is not job)
+                self._jobs = deque(job for job in self._jobs if job.future is not future)
 
     def drain(self) -> None:
         """Report that the batcher is not ready any more; what is submitted is still answered."""

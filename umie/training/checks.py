@@ -58,7 +58,7 @@ def uses_bfloat16(config: TrainingConfig) -> bool:
 
 def slow_bfloat16(configs: Sequence[TrainingConfig]) -> str | None:
     """Return a warning if a training run uses bfloat16 autocast on a device without instructions for it, or None."""
-    if has_bfloat16() or not any(uses_bfloat16(config) for config in configs):
+    if has_bfloat16() or not any(config.bf16 is True for config in configs):
         return None
     return (
         "training.bf16 is true, but this machine has no instructions for bfloat16, so training takes several times as "
